@@ -1,0 +1,124 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+)
+
+// order is a change or a question about the accounts, as it goes from a
+// command to whoever owns the data folder.
+type order struct {
+	Do       string   `json:"do"` // "user add" …, the words of the command
+	Address  string   `json:"address,omitempty"`
+	Name     string   `json:"name,omitempty"`     // a person's or an app password's
+	Password string   `json:"password,omitempty"` // "": generate one
+	To       []string `json:"to,omitempty"`       // of an alias
+}
+
+// answer is what became of an order.
+type answer struct {
+	Error    string  `json:"error,omitempty"` // a sentence; "": done
+	Address  string  `json:"address,omitempty"`
+	Password string  `json:"password,omitempty"` // the one that was generated
+	Path     string  `json:"path,omitempty"`     // where removed mail lies now
+	Users    []User  `json:"users,omitempty"`
+	Aliases  []Alias `json:"aliases,omitempty"`
+}
+
+// admin carries out orders. It is used by one process at a time, the owner of
+// the data folder.
+type admin struct {
+	accounts *Accounts
+	store    *Store
+	log      *slog.Logger
+}
+
+// do carries an order out.
+func (ad *admin) do(o order) answer {
+	a, err := ad.perform(o)
+	if err != nil {
+		return answer{Error: err.Error()}
+	}
+	return a
+}
+
+func (ad *admin) perform(o order) (answer, error) {
+	o.Address = ad.accounts.Complete(o.Address)
+	switch o.Do {
+	case "user add":
+		return ad.addUser(o)
+	case "user passwd":
+		return ad.setPassword(o)
+	case "user remove":
+		return ad.removeUser(o)
+	case "user list":
+		return answer{Users: ad.accounts.Users()}, nil
+	case "user app-password add":
+		password, err := ad.accounts.AddAppPassword(o.Address, o.Name)
+		return answer{Address: o.Address, Password: password}, err
+	case "user app-password remove":
+		return answer{Address: o.Address}, ad.accounts.RemoveAppPassword(o.Address, o.Name)
+	case "user app-password list":
+		user, err := ad.accounts.User(o.Address)
+		return answer{Users: []User{user}}, err
+	case "alias add":
+		return ad.addAlias(o)
+	case "alias remove":
+		return answer{Address: o.Address}, ad.accounts.RemoveAlias(o.Address)
+	case "alias list":
+		return answer{Aliases: ad.accounts.Aliases()}, nil
+	}
+	return answer{}, fmt.Errorf("the appliance that runs does not know %q; it may be older than this one: restart it", o.Do)
+}
+
+// newPassword gives the order's password, or a new one and says so.
+func newPassword(o order) (password, generated string) {
+	if o.Password != "" {
+		return o.Password, ""
+	}
+	generated = generatePassword()
+	return generated, generated
+}
+
+func (ad *admin) addUser(o order) (answer, error) {
+	password, generated := newPassword(o)
+	user, err := ad.accounts.Add(o.Address, o.Name, password)
+	if err != nil {
+		return answer{}, err
+	}
+	drop, err := ad.store.Maildrop(user.Address)
+	if err != nil {
+		// The maildrop is made when it is first needed, too.
+		ad.log.Warn("the folders of a new account could not be made yet", "account", user.Address, "err", err)
+	} else {
+		drop.Release()
+	}
+	return answer{Address: user.Address, Password: generated}, nil
+}
+
+func (ad *admin) setPassword(o order) (answer, error) {
+	password, generated := newPassword(o)
+	return answer{Address: o.Address, Password: generated}, ad.accounts.SetPassword(o.Address, password)
+}
+
+// removeUser removes the account first: no new session can then open the
+// mail that is set aside.
+func (ad *admin) removeUser(o order) (answer, error) {
+	address, err := ad.accounts.Remove(o.Address)
+	if err != nil {
+		return answer{}, err
+	}
+	path, err := ad.store.SetAside(address)
+	if err != nil {
+		return answer{}, fmt.Errorf("%s is removed, but its mail could not be set aside: %w", address, err)
+	}
+	return answer{Address: address, Path: path}, nil
+}
+
+func (ad *admin) addAlias(o order) (answer, error) {
+	for i := range o.To {
+		o.To[i] = ad.accounts.Complete(o.To[i])
+	}
+	alias, err := ad.accounts.AddAlias(o.Address, o.To)
+	return answer{Address: alias.Address, Aliases: []Alias{alias}}, err
+}

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+)
+
+func aliasCommands() []command {
+	return []command{
+		{name: "alias add", args: "ADDRESS TO...", min: 2, max: -1, about: "let an address stand for one or more others",
+			more:  "An alias that is there already reaches the new ones as well.\n@DOMAIN as the ADDRESS gets all mail of the domain that is for nobody else.",
+			flags: dataFlag, run: aliasAdd},
+		{name: "alias remove", args: "ADDRESS", min: 1, max: 1, about: "remove an alias", flags: dataFlag, run: aliasRemove},
+		{name: "alias list", about: "list the aliases", flags: listFlags, run: aliasList},
+	}
+}
+
+func aliasAdd(ctx context.Context, c *call) error {
+	a, err := c.order(ctx, order{Do: "alias add", Address: c.args[0], To: c.args[1:]})
+	if err != nil {
+		return err
+	}
+	c.say("%s goes to %s now.", a.Address, strings.Join(a.Aliases[0].To, " "))
+	return nil
+}
+
+func aliasRemove(ctx context.Context, c *call) error {
+	a, err := c.order(ctx, order{Do: "alias remove", Address: c.args[0]})
+	if err != nil {
+		return err
+	}
+	c.say("%s is no alias any more.", a.Address)
+	return nil
+}
+
+func aliasList(ctx context.Context, c *call) error {
+	a, err := c.order(ctx, order{Do: "alias list"})
+	if err != nil {
+		return err
+	}
+	if c.opt.json {
+		return c.sayJSON(nonNil(a.Aliases))
+	}
+	w := tabwriter.NewWriter(c.stdout, 0, 8, 2, ' ', 0)
+	for _, alias := range a.Aliases {
+		_, _ = fmt.Fprintf(w, "%s\t%s\n", alias.Address, strings.Join(alias.To, " "))
+	}
+	return w.Flush()
+}

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"runtime/debug"
+)
+
+// runOptions are the flags of run.
+type runOptions struct {
+	listen    string
+	offset    int
+	hostname  string
+	logFormat string
+	logLevel  string
+}
+
+// The highest port of the table plus this is still a port.
+const maxPortOffset = 64000
+
+func runCommands() []command {
+	return []command{{
+		name: "run", about: "run the mail server until it is told to end",
+		more: "It opens the ports 25 465 587 110 995 143 993. Where the system refuses low ports it adds 1000 to all of them.",
+		flags: func(fs *flag.FlagSet, o *options) {
+			dataFlag(fs, o)
+			fs.StringVar(&o.run.listen, "listen", "", "bind only the address `ADDR`")
+			fs.IntVar(&o.run.offset, "port-offset", 0, "add `N` to all port numbers")
+			fs.StringVar(&o.run.hostname, "hostname", "", "`NAME` of this machine in greetings and certificates")
+			fs.StringVar(&o.run.logFormat, "log-format", "text", "`FORMAT` of the log: text or json")
+			fs.StringVar(&o.run.logLevel, "log-level", "info", "lowest `LEVEL` that is logged: debug, info, warn or error")
+		},
+		run: runServer,
+	}}
+}
+
+// check says what is wrong with the values of the flags.
+func (o *runOptions) check() error {
+	if o.listen != "" {
+		if _, err := netip.ParseAddr(o.listen); err != nil {
+			return &usageError{fmt.Sprintf("--listen takes an IP address, not %q", o.listen)}
+		}
+	}
+	if o.offset < 0 || o.offset > maxPortOffset {
+		return &usageError{fmt.Sprintf("--port-offset is between 0 and %d, not %d", maxPortOffset, o.offset)}
+	}
+	if o.hostname != "" {
+		if o.hostname = normalDomain(o.hostname); checkDomain(o.hostname) != nil {
+			return &usageError{fmt.Sprintf("--hostname cannot be %q: %v", o.hostname, checkDomain(o.hostname))}
+		}
+	}
+	if o.logFormat != "text" && o.logFormat != "json" {
+		return &usageError{fmt.Sprintf("--log-format is text or json, not %q", o.logFormat)}
+	}
+	return nil
+}
+
+// logger makes the log that the flags ask for.
+func (o *runOptions) logger(w io.Writer) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
+		return nil, &usageError{fmt.Sprintf("--log-level is debug, info, warn or error, not %q", o.logLevel)}
+	}
+	options := &slog.HandlerOptions{Level: level}
+	if o.logFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, options)), nil
+	}
+	return slog.New(slog.NewTextHandler(w, options)), nil
+}
+
+// quietLog is the log of commands that do one thing: what went wrong.
+func quietLog(w io.Writer) *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelWarn}))
+}
+
+// house is what lies in the data folder, opened.
+type house struct {
+	data     dataDir
+	settings Settings
+	hostname string
+	accounts *Accounts
+	store    *Store
+	log      *slog.Logger
+}
+
+// openHouse opens settings, accounts and mail for the process that owns the
+// data folder. hostname stands above the settings', "" leaves it to them.
+func openHouse(data dataDir, hostname string, log *slog.Logger) (*house, error) {
+	settings, err := readSettings(data.settings())
+	if err != nil {
+		return nil, err
+	}
+	system, err := os.Hostname()
+	if err != nil {
+		log.Warn("the system does not tell its name", "err", err)
+	}
+	h := &house{data: data, settings: settings, hostname: machineName(system), log: log}
+	for _, name := range []string{settings.Hostname, hostname} {
+		if name != "" {
+			h.hostname = name
+		}
+	}
+	domain := settings.Domain
+	if domain == "" {
+		domain = h.hostname
+	}
+	h.accounts, err = OpenAccounts(AccountsConfig{File: data.accounts(), Domain: domain, Fixed: settings.Domain != "", Log: log})
+	if err != nil {
+		return nil, err
+	}
+	h.store, err = OpenStore(StoreConfig{MailDir: data.mail(), IndexDir: data.index(), Host: h.hostname, Log: log})
+	return h, err
+}
+
+func (h *house) close() {
+	if err := h.store.Close(); err != nil {
+		h.log.Error("closing the mail", "err", err)
+	}
+}
+
+// maxSize is the size of a message in bytes that is taken; 0 is the default.
+func (h *house) maxSize() int64 { return h.settings.MaxMessageMB << 20 }
+
+// runServer is the appliance's main job: it opens everything in order, serves
+// until ctx ends, and closes everything in the opposite order.
+func runServer(ctx context.Context, c *call) error {
+	if err := c.opt.run.check(); err != nil {
+		return err
+	}
+	log, err := c.opt.run.logger(c.stderr)
+	if err != nil {
+		return err
+	}
+	tuneMemory()
+	if err := c.data.make(); err != nil {
+		return err
+	}
+	lock, err := c.data.lockForRun()
+	if err != nil {
+		return err
+	}
+	defer lock.release()
+	// One that crashed may have left its control file: nobody listens there.
+	if err := os.Remove(c.data.control()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("removing an old control file: %w", err)
+	}
+	h, err := openHouse(c.data, c.opt.run.hostname, log)
+	if err != nil {
+		return err
+	}
+	defer h.close()
+	return c.serve(ctx, h)
+}
+
+// serve opens the ports and serves.
+func (c *call) serve(ctx context.Context, h *house) error {
+	certs, err := OpenCertificates(CertificatesConfig{Dir: h.data.tls(), Names: []string{h.hostname, h.accounts.DefaultDomain()}, Log: h.log})
+	if err != nil {
+		return err
+	}
+	p := &Protocols{
+		Accounts: h.accounts, Store: h.store, TLS: certs.Config(), Hostname: h.hostname,
+		Listen: c.opt.run.listen, Offset: c.opt.run.offset, MaxSize: h.maxSize(), Log: h.log,
+	}
+	ports, shifted, err := p.Open()
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	news := &startNews{house: h, ports: ports, shifted: shifted, listen: c.opt.run.listen, authority: certs.AuthorityFile(), custom: c.customData()}
+	if err := c.greet(ctx, news); err != nil {
+		return err
+	}
+	control, err := openControl(h.data.control(), &admin{accounts: h.accounts, store: h.store, log: h.log})
+	if err != nil {
+		return err
+	}
+	defer control.close()
+	return p.Serve(ctx)
+}
+
+// customData says whether commands need --data to find the folder.
+func (c *call) customData() bool {
+	usual, err := chooseDataDir("", os.Getenv)
+	return err != nil || usual != c.data
+}
+
+// A machine with 512 MB shall keep most of them.
+const (
+	gcPercent   = 50
+	memoryLimit = 96 << 20 // bytes; above, the collector works harder, nothing fails
+)
+
+// tuneMemory trades a little time in the garbage collector for memory, unless
+// the person who starts us has set Go's own variables.
+func tuneMemory() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
+	}
+}

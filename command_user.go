@@ -1,0 +1,203 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+func userCommands() []command {
+	return []command{
+		{name: "user add", args: "ADDRESS", min: 1, max: 1, about: "create an account, with a generated password unless one is given",
+			more: "ADDRESS may be a name alone: it gets the appliance's domain.", flags: func(fs *flag.FlagSet, o *options) {
+				passwordFlags(fs, o)
+				fs.StringVar(&o.name, "name", "", "`NAME` of the person")
+			}, run: userAdd},
+		{name: "user passwd", args: "ADDRESS", min: 1, max: 1, about: "set a new password, a generated one unless one is given",
+			flags: passwordFlags, run: userPasswd},
+		{name: "user remove", args: "ADDRESS", min: 1, max: 1, about: "remove an account; its mail is set aside, not deleted",
+			flags: dataFlag, run: userRemove},
+		{name: "user list", about: "list the accounts; the first one is the owner", flags: listFlags, run: userList},
+		{name: "user app-password add", args: "ADDRESS NAME", min: 2, max: 2, about: "make a password for one program or device",
+			more: "It is shown once, and can be removed by its NAME without a change for other devices.", flags: dataFlag, run: appPasswordAdd},
+		{name: "user app-password remove", args: "ADDRESS NAME", min: 2, max: 2, about: "revoke an app password", flags: dataFlag, run: appPasswordRemove},
+		{name: "user app-password list", args: "ADDRESS", min: 1, max: 1, about: "list a person's app passwords", flags: listFlags, run: appPasswordList},
+	}
+}
+
+// order gives an order to the owner of the data folder, and what came back.
+func (c *call) order(ctx context.Context, o order) (answer, error) {
+	if o.Do == "user add" {
+		if err := c.data.make(); err != nil {
+			return answer{}, err
+		}
+	} else if _, err := os.Stat(string(c.data)); errors.Is(err, os.ErrNotExist) {
+		return answer{}, fmt.Errorf("there is no data folder %s yet: start the appliance once, or tell with --data DIR where it is", c.data)
+	}
+	a, err := carryOut(ctx, c.data, o, func() (*admin, func(), error) {
+		h, err := openHouse(c.data, "", quietLog(c.stderr))
+		if err != nil {
+			return nil, nil, err
+		}
+		return &admin{accounts: h.accounts, store: h.store, log: h.log}, h.close, nil
+	})
+	if err == nil && a.Error != "" {
+		err = errors.New(a.Error)
+	}
+	return a, err
+}
+
+// say prints a line to standard output.
+func (c *call) say(format string, args ...any) {
+	_, _ = fmt.Fprintf(c.stdout, format+"\n", args...)
+}
+
+// readPassword reads the password that --password-stdin promises, "" without
+// that flag.
+func (c *call) readPassword() (string, error) {
+	if !c.opt.passwordStdin {
+		return "", nil
+	}
+	line, err := bufio.NewReader(io.LimitReader(c.stdin, 4*maxPassword)).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", fmt.Errorf("reading the password: %w", err)
+	}
+	line = strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r")
+	if line == "" {
+		return "", errors.New("there is no password on standard input")
+	}
+	return line, nil
+}
+
+func userAdd(ctx context.Context, c *call) error {
+	password, err := c.readPassword()
+	if err != nil {
+		return err
+	}
+	a, err := c.order(ctx, order{Do: "user add", Address: c.args[0], Name: c.opt.name, Password: password})
+	if err != nil {
+		return err
+	}
+	c.say("%s has an account now.", a.Address)
+	c.sayPassword(a)
+	return nil
+}
+
+func userPasswd(ctx context.Context, c *call) error {
+	password, err := c.readPassword()
+	if err != nil {
+		return err
+	}
+	a, err := c.order(ctx, order{Do: "user passwd", Address: c.args[0], Password: password})
+	if err != nil {
+		return err
+	}
+	c.say("%s has a new password now.", a.Address)
+	c.sayPassword(a)
+	return nil
+}
+
+func (c *call) sayPassword(a answer) {
+	if a.Password != "" {
+		c.say("Password: %s", a.Password)
+	}
+}
+
+func userRemove(ctx context.Context, c *call) error {
+	a, err := c.order(ctx, order{Do: "user remove", Address: c.args[0]})
+	if err != nil {
+		return err
+	}
+	c.say("%s has no account any more.", a.Address)
+	if a.Path != "" {
+		c.say("The mail lies in %s", a.Path)
+	}
+	return nil
+}
+
+func userList(ctx context.Context, c *call) error {
+	a, err := c.order(ctx, order{Do: "user list"})
+	if err != nil {
+		return err
+	}
+	if c.opt.json {
+		return c.sayJSON(nonNil(a.Users))
+	}
+	w := tabwriter.NewWriter(c.stdout, 0, 8, 2, ' ', 0)
+	for i, u := range a.Users {
+		var notes []string
+		if i == 0 {
+			notes = append(notes, "owner")
+		}
+		if u.Disabled {
+			notes = append(notes, "may not log in")
+		}
+		if n := len(u.Apps); n > 0 {
+			notes = append(notes, fmt.Sprintf("app passwords: %d", n))
+		}
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\n", u.Address, u.Name, strings.Join(notes, ", "))
+	}
+	return w.Flush()
+}
+
+// sayJSON prints a value for scripts.
+func (c *call) sayJSON(v any) error {
+	out := json.NewEncoder(c.stdout)
+	out.SetEscapeHTML(false)
+	out.SetIndent("", "  ")
+	return out.Encode(v)
+}
+
+// nonNil makes an empty list JSON's [] and not its null.
+func nonNil[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}
+
+func appPasswordAdd(ctx context.Context, c *call) error {
+	a, err := c.order(ctx, order{Do: "user app-password add", Address: c.args[0], Name: c.args[1]})
+	if err != nil {
+		return err
+	}
+	c.say("App password %q of %s: %s", c.args[1], a.Address, a.Password)
+	return nil
+}
+
+func appPasswordRemove(ctx context.Context, c *call) error {
+	a, err := c.order(ctx, order{Do: "user app-password remove", Address: c.args[0], Name: c.args[1]})
+	if err != nil {
+		return err
+	}
+	c.say("App password %q of %s is revoked.", c.args[1], a.Address)
+	return nil
+}
+
+func appPasswordList(ctx context.Context, c *call) error {
+	a, err := c.order(ctx, order{Do: "user app-password list", Address: c.args[0]})
+	if err != nil {
+		return err
+	}
+	apps := a.Users[0].Apps
+	if c.opt.json {
+		return c.sayJSON(nonNil(apps))
+	}
+	w := tabwriter.NewWriter(c.stdout, 0, 8, 2, ' ', 0)
+	for _, app := range apps {
+		created := ""
+		if !app.Created.IsZero() {
+			created = app.Created.Format(time.DateOnly)
+		}
+		_, _ = fmt.Fprintf(w, "%s\t%s\n", app.Name, created)
+	}
+	return w.Flush()
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+)
+
+// dataDir is the folder that holds everything; its methods name what lies in
+// it.
+type dataDir string
+
+func (d dataDir) in(name string) string { return filepath.Join(string(d), name) }
+
+func (d dataDir) settings() string { return d.in("settings.toml") }
+func (d dataDir) accounts() string { return d.in("accounts.toml") }
+func (d dataDir) mail() string     { return d.in("mail") }
+func (d dataDir) index() string    { return d.in("index") }
+func (d dataDir) tls() string      { return d.in("tls") }
+func (d dataDir) lock() string     { return d.in("lock") }
+func (d dataDir) control() string  { return d.in("control.json") }
+
+// chooseDataDir gives the data folder as an absolute path: the one asked for,
+// else APPLIANCE_DATA, else the system's place for it.
+func chooseDataDir(asked string, getenv func(string) string) (dataDir, error) {
+	if asked == "" {
+		asked = getenv("APPLIANCE_DATA")
+	}
+	if asked == "" {
+		asked = defaultDataDir(getenv)
+	}
+	if asked == "" {
+		return "", errors.New("there is no home folder to keep the data in: give one with --data DIR")
+	}
+	path, err := filepath.Abs(asked)
+	if err != nil {
+		return "", fmt.Errorf("finding the data folder: %w", err)
+	}
+	return dataDir(path), nil
+}
+
+func defaultDataDir(getenv func(string) string) string {
+	switch {
+	case runtime.GOOS == "windows":
+		if base := getenv("ProgramData"); base != "" {
+			return filepath.Join(base, "appliance")
+		}
+		return ""
+	case os.Geteuid() == 0:
+		return "/var/lib/appliance"
+	case getenv("XDG_DATA_HOME") != "":
+		return filepath.Join(getenv("XDG_DATA_HOME"), "appliance")
+	case getenv("HOME") != "":
+		return filepath.Join(getenv("HOME"), ".local", "share", "appliance")
+	}
+	return ""
+}
+
+// make makes the folder, open to nobody else.
+func (d dataDir) make() error {
+	if info, err := os.Stat(string(d)); err == nil {
+		if !info.IsDir() {
+			return fmt.Errorf("%s is a file; the data folder is to be made there", d)
+		}
+		return nil
+	}
+	if err := os.MkdirAll(string(d), 0o700); err != nil {
+		return fmt.Errorf("making the data folder: %w", err)
+	}
+	return closeToOthers(string(d))
+}
+
+// How long to wait for a command that works on the files right now.
+const lockPatience = time.Second
+
+// errInUse says that another process owns the data folder.
+var errInUse = errors.New("in use")
+
+// dataLock is the ownership of a data folder. It ends with the process,
+// however that ends.
+type dataLock struct{ file *os.File }
+
+// tryLock takes the data folder for this process, or gives errInUse.
+func (d dataDir) tryLock() (*dataLock, error) {
+	f, err := os.OpenFile(d.lock(), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("opening the lock of the data folder: %w", err)
+	}
+	if err := lockFile(f); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	if err := f.Truncate(0); err == nil {
+		_, _ = fmt.Fprintf(f, "%d\n", os.Getpid()) // for people and for owner; nothing depends on it
+	}
+	return &dataLock{f}, nil
+}
+
+// lockForRun is tryLock for an appliance: it waits a moment, and says who has
+// the folder.
+func (d dataDir) lockForRun() (*dataLock, error) {
+	for end := time.Now().Add(lockPatience); ; time.Sleep(20 * time.Millisecond) {
+		lock, err := d.tryLock()
+		if !errors.Is(err, errInUse) {
+			return lock, err
+		}
+		if time.Now().After(end) {
+			return nil, fmt.Errorf("another appliance%s is running with the data folder %s", d.owner(), d)
+		}
+	}
+}
+
+func (d dataDir) owner() string {
+	text, err := os.ReadFile(d.lock())
+	if pid := strings.TrimSpace(string(text)); err == nil && pid != "" {
+		return " (process " + pid + ")"
+	}
+	return ""
+}
+
+// release gives the folder up.
+func (l *dataLock) release() { _ = l.file.Close() }

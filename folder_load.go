@@ -1,0 +1,498 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/emersion/go-imap/v2"
+)
+
+// How a folder comes into memory, and how it notices what other programs do to its files.
+//
+// A directory's modification time tells whether a file in it was made, renamed or removed. The index remembers the times
+// that its records correspond to, so a folder whose times are the same is not read at all. A time that lies too close to
+// the moment of reading proves nothing (clocks of file systems tick slowly), and the directory is then read again.
+
+// racyTime is the coarsest tick of a directory's time that we know of (FAT).
+const racyTime = 2 * time.Second
+
+// load fills the folder from the index, the UID list and the directories.
+func (f *Folder) load() error {
+	f.mu.Lock()
+	defer f.unlock()
+	f.watchDirs()
+	meta, msgs, known := f.index.loadFolder(f.dir)
+	if err := f.loadKeywords(meta.Keywords); err != nil {
+		return err
+	}
+	if known && f.list.loadHeader() && f.list.head.validity == meta.Validity && f.list.stamp == (fileStamp{meta.ListSize, meta.ListMtime, meta.ListID}) {
+		f.takeIndexed(meta, msgs)
+		f.list.lines = max(len(msgs), int(meta.ListSize/100))
+		return f.loadChanged(meta)
+	}
+	return f.loadListed(meta, msgs, known)
+}
+
+// takeIndexed takes over what the index says.
+func (f *Folder) takeIndexed(meta folderMeta, msgs []Msg) {
+	f.msgs = msgs
+	f.uids = make([]imap.UID, len(msgs))
+	for i := range msgs {
+		f.uids[i] = msgs[i].UID
+		f.count(&msgs[i], 1)
+	}
+	f.nextUID = imap.UID(meta.Next)
+	if n := len(f.uids); n > 0 {
+		f.nextUID = max(f.nextUID, f.uids[n-1]+1)
+	}
+	f.modseq, f.logFloor, f.recent = meta.ModSeq, meta.LogFloor, imap.UID(meta.Recent)
+	f.changesFloor = f.modseq
+}
+
+// loadChanged reads the directories whose times are not those of the index.
+func (f *Folder) loadChanged(meta folderMeta) error {
+	cur, new := f.dirTimes()
+	trusted := func(known, now int64) bool { return known == now && meta.Saved-known > int64(racyTime) }
+	curSame, newSame := trusted(meta.Cur, cur), trusted(meta.New, new)
+	f.curTime, f.newTime = cur, new
+	if !meta.Clean || !curSame {
+		f.startAbove(meta)
+	}
+	if curSame && newSame && meta.Clean {
+		return nil
+	}
+	before := f.gen
+	if err := f.scan(!curSame || !meta.Clean, true, nil); err != nil {
+		return err
+	}
+	if f.gen != before {
+		f.startAbove(meta)
+	}
+	return nil
+}
+
+// startAbove goes on with modseqs above all that may ever have been announced, for the index may lack the last changes,
+// and no longer trusts its log of removals.
+func (f *Folder) startAbove(meta folderMeta) {
+	f.modseq = max(f.modseq, f.list.head.modseq, meta.ModSeq)
+	f.logFloor, f.changesFloor = f.modseq, f.modseq
+	f.metaOld = true
+	f.drop.wakeIndex()
+}
+
+// loadListed loads a folder that has no usable index, or whose UID list another program has written.
+func (f *Folder) loadListed(meta folderMeta, msgs []Msg, known bool) error {
+	entries, damage, err := f.list.load()
+	if err != nil {
+		return err
+	}
+	if damage.lines > 0 {
+		f.drop.log.Warn("UID list is damaged, rebuilding", "path", f.list.path, "lines", damage.lines, "first", damage.first)
+	}
+	if known && f.list.known && f.list.head.validity != meta.Validity {
+		known = false
+	}
+	if known {
+		msgs = agreeing(msgs, entries)
+		f.takeIndexed(meta, msgs)
+	} else {
+		f.allDirty = true
+	}
+	f.nextUID = max(f.nextUID, 1)
+	if n := len(entries); n > 0 {
+		f.nextUID = max(f.nextUID, imap.UID(entries[n-1].uid)+1)
+	}
+	fresh := !f.list.known
+	if fresh {
+		f.newList(meta, known)
+	}
+	f.nextUID = max(f.nextUID, imap.UID(f.list.head.next))
+	if fresh {
+		f.nextUID -= uidReserve // what newList has reserved is free
+	}
+	f.startAbove(meta)
+	if err := f.scan(true, true, entryMap(entries)); err != nil {
+		return err
+	}
+	if fresh || damage.lines > 0 || f.unlisted {
+		return f.rewriteList()
+	}
+	return nil
+}
+
+// newList starts a UID list: with the UIDVALIDITY that the index remembers, else a new one.
+func (f *Folder) newList(meta folderMeta, known bool) {
+	validity := f.store.newValidity()
+	if known && meta.Validity != 0 {
+		validity = meta.Validity
+	}
+	head := newUIDHeader(validity)
+	head.next = uint32(f.nextUID) + uidReserve
+	head.modseq = meta.ModSeq + modseqReserve
+	f.list.head = head
+	f.unlisted = true
+}
+
+// agreeing keeps the indexed messages that the UID list does not contradict. Those it lacks keep their UIDs too.
+func agreeing(msgs []Msg, entries []uidEntry) []Msg {
+	byUID := make(map[uint32]string, len(entries))
+	for _, e := range entries {
+		byUID[e.uid] = e.base
+	}
+	kept := msgs[:0]
+	for _, m := range msgs {
+		if base, listed := byUID[uint32(m.UID)]; !listed || base == m.base {
+			kept = append(kept, m)
+		}
+	}
+	return kept
+}
+
+func entryMap(entries []uidEntry) map[string]uidEntry {
+	byBase := make(map[string]uidEntry, len(entries))
+	for _, e := range entries {
+		if _, twice := byBase[e.base]; !twice {
+			byBase[e.base] = e
+		}
+	}
+	return byBase
+}
+
+// rereadList takes over what another program has done to the UID list.
+func (f *Folder) rereadList() error {
+	entries, damage, err := f.list.load()
+	if err != nil {
+		return err
+	}
+	if damage.lines > 0 {
+		f.drop.log.Warn("UID list is damaged, rebuilding", "path", f.list.path, "lines", damage.lines, "first", damage.first)
+	}
+	return f.mergeList(entries)
+}
+
+// mergeList goes on above the UIDs that others gave. A list that is gone is written again.
+func (f *Folder) mergeList(entries []uidEntry) error {
+	if !f.list.known {
+		return f.rewriteList()
+	}
+	last := imap.UID(0)
+	if n := len(entries); n > 0 {
+		last = imap.UID(entries[n-1].uid)
+	}
+	if last >= f.nextUID { // somebody gave UIDs: theirs are taken over by scan, ours go on above their reservation
+		f.nextUID = max(last+1, imap.UID(f.list.head.next))
+	}
+	return nil
+}
+
+// loadKeywords reads dovecot-keywords; names past the letters come from the index.
+func (f *Folder) loadKeywords(indexed []string) error {
+	t, bad, err := loadKeywords(f.path)
+	if err != nil {
+		return err
+	}
+	if bad > 0 {
+		f.drop.log.Warn("lines of the keyword list left out", "folder", f.dir, "lines", bad)
+	}
+	if len(indexed) > maxFileKeywords {
+		for len(t.names) < maxFileKeywords {
+			t.names = append(t.names, "")
+		}
+		t.names = append(t.names, indexed[maxFileKeywords:]...)
+	}
+	f.keywords = t
+	f.kwStamp = statStamp(filepath.Join(f.path, keywordsName))
+	return nil
+}
+
+// dirTimes gives the modification times of cur and new.
+func (f *Folder) dirTimes() (cur, new int64) {
+	if st, err := os.Stat(filepath.Join(f.path, "cur")); err == nil {
+		cur = st.ModTime().UnixNano()
+	}
+	if st, err := os.Stat(filepath.Join(f.path, "new")); err == nil {
+		new = st.ModTime().UnixNano()
+	}
+	return cur, new
+}
+
+// stamp notes the directory times after a change of our own.
+func (f *Folder) stamp() { f.curTime, f.newTime = f.dirTimes() }
+
+// refresh looks whether other programs have changed the directories, and takes over what they did.
+func (f *Folder) refresh() error {
+	cur, new := f.dirTimes()
+	again := f.racy && time.Now().UnixNano()-max(f.curTime, f.newTime) > int64(racyTime)
+	if cur == f.curTime && new == f.newTime && !again {
+		return nil
+	}
+	return f.scan(cur != f.curTime || again, new != f.newTime || again, nil)
+}
+
+// poke makes the folder look at its files.
+func (f *Folder) poke() {
+	f.mu.Lock()
+	defer f.unlock()
+	if f.gone {
+		return
+	}
+	if err := f.scan(false, true, nil); err != nil {
+		f.drop.log.Warn("mailbox not read", "folder", f.dir, "error", err)
+	}
+}
+
+// found is where a base was seen on disk.
+type found struct {
+	info  string
+	place uint8
+}
+
+// readDirs lists the files of the directories asked for into seen.
+func (f *Folder) readDirs(seen map[string]found, cur, new bool) error {
+	for _, d := range [...]struct {
+		name  string
+		place uint8
+		read  bool
+	}{{"new", placeNew, new}, {"cur", 0, cur}} {
+		if !d.read {
+			continue
+		}
+		names, err := listNames(filepath.Join(f.path, d.name))
+		if errors.Is(err, fs.ErrNotExist) {
+			if _, serr := os.Stat(f.path); serr != nil {
+				return ErrNoFolder
+			}
+			if err = makeMaildir(f.path); err == nil { // other programs may leave out what is empty
+				continue
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("reading a mailbox: %w", err)
+		}
+		for _, n := range names {
+			base, info := splitName(n)
+			seen[base] = found{info, d.place}
+		}
+	}
+	return nil
+}
+
+// scan compares the directories with what is in memory: new files become messages, changed letters become flags, gone
+// files are expunged. listed are the UIDs that the UID list has for files not in memory; nil means to read it if needed.
+func (f *Folder) scan(cur, new bool, listed map[string]uidEntry) error {
+	curTime, newTime := f.dirTimes()
+	seen := make(map[string]found, len(f.msgs)+16)
+	if err := f.readDirs(seen, cur, new); err != nil {
+		return err
+	}
+	if stamp := statStamp(filepath.Join(f.path, keywordsName)); stamp != f.kwStamp {
+		if err := f.loadKeywords(f.keywords.names); err != nil {
+			return err
+		}
+	}
+	missing := f.missing(seen, cur, new)
+	if len(missing) > 0 {
+		// A file that is renamed while its directory is read may not be listed at all: look again before believing it.
+		if err := f.readDirs(seen, true, true); err != nil {
+			return err
+		}
+		missing = f.missing(seen, cur, new)
+	}
+	if err := f.takeFlags(seen); err != nil {
+		return err
+	}
+	if len(missing) > 0 {
+		if _, err := f.remove(missing); err != nil {
+			return err
+		}
+	}
+	if err := f.takeNew(seen, listed); err != nil {
+		return err
+	}
+	f.curTime, f.newTime = curTime, newTime
+	f.racy = time.Now().UnixNano()-max(curTime, newTime) < int64(racyTime) && !f.watched
+	return nil
+}
+
+// missing gives the indexes of messages that should have been seen and were not.
+func (f *Folder) missing(seen map[string]found, cur, new bool) []int {
+	var idx []int
+	for i := range f.msgs {
+		m := &f.msgs[i]
+		if m.place == placeNew && !new || m.place != placeNew && !cur {
+			continue
+		}
+		if _, ok := seen[m.base]; !ok {
+			idx = append(idx, i)
+		}
+	}
+	return idx
+}
+
+// takeFlags takes over names that others have changed.
+func (f *Folder) takeFlags(seen map[string]found) error {
+	if len(f.msgs) == 0 {
+		return nil
+	}
+	var changed []imap.UID
+	var modseq uint64
+	for i := range f.msgs {
+		m := &f.msgs[i]
+		at, ok := seen[m.base]
+		if !ok || at.info == m.info && at.place == m.place {
+			continue
+		}
+		m.info, m.place = at.info, at.place
+		flags, letters, _ := parseInfo(at.info)
+		keywords := m.Keywords&^(1<<maxFileKeywords-1) | f.namedLetters(letters)
+		f.markDirty(m.UID)
+		if flags == m.Flags && keywords == m.Keywords {
+			continue
+		}
+		if modseq == 0 {
+			var err error
+			if modseq, err = f.nextModSeq(); err != nil {
+				return err
+			}
+		}
+		f.count(m, -1)
+		m.Flags, m.Keywords, m.ModSeq = flags, keywords, modseq
+		f.count(m, 1)
+		changed = append(changed, m.UID)
+	}
+	f.noteFlags(modseq, changed)
+	return nil
+}
+
+// namedLetters gives the keyword bits of letters; letters without a name in dovecot-keywords are left out.
+func (f *Folder) namedLetters(letters uint32) uint64 {
+	var bits uint64
+	for i, name := range f.keywords.names {
+		if i < maxFileKeywords && name != "" && letters&(1<<i) != 0 {
+			bits |= 1 << i
+		}
+	}
+	return bits
+}
+
+// takeNew makes messages of the files that are not in memory.
+func (f *Folder) takeNew(seen map[string]found, listed map[string]uidEntry) error {
+	names := f.unknown(seen)
+	if len(names) == 0 {
+		return nil
+	}
+	loading := listed != nil
+	if !loading && f.list.changed() {
+		entries, _, err := f.list.load()
+		if err != nil {
+			return err
+		}
+		listed = entryMap(entries)
+		if err := f.mergeList(entries); err != nil {
+			return err
+		}
+	}
+	last := imap.UID(0)
+	if n := len(f.uids); n > 0 {
+		last = f.uids[n-1]
+	}
+	var withUID, without []Msg
+	for _, base := range names {
+		at := seen[base]
+		m := f.newMsg(base, at)
+		e, ok := listed[base]
+		if ok && (imap.UID(e.uid) > last || loading && f.find(imap.UID(e.uid), 0) < 0) {
+			m.UID = imap.UID(e.uid)
+			if m.Size < 0 {
+				m.stored, m.Size = e.stored, e.crlf
+			}
+			withUID = append(withUID, m)
+		} else {
+			without = append(without, m)
+		}
+	}
+	if err := f.addListed(withUID); err != nil {
+		return err
+	}
+	if len(without) == 0 {
+		return nil
+	}
+	if f.list.known || !loading {
+		if err := f.reserveUIDs(len(without)); err != nil {
+			return err
+		}
+	}
+	_, err := f.adopt(without)
+	return err
+}
+
+// unknown lists the bases that are not in memory in the order of their arrival, by the time in the name.
+func (f *Folder) unknown(seen map[string]found) []string {
+	var names []string
+	if len(f.msgs) == 0 {
+		names = make([]string, 0, len(seen))
+		for base := range seen {
+			names = append(names, base)
+		}
+	} else {
+		known := f.baseIndex()
+		for base := range seen {
+			if _, ok := known[base]; !ok {
+				names = append(names, base)
+			}
+		}
+	}
+	sort.Slice(names, func(i, j int) bool {
+		a, b := names[i], names[j]
+		x, y := strings.IndexByte(a, '.'), strings.IndexByte(b, '.')
+		if x != y { // seconds with more digits are later
+			return x < y
+		}
+		return a < b
+	})
+	return names
+}
+
+// newMsg makes the message of a file.
+func (f *Folder) newMsg(base string, at found) Msg {
+	m := Msg{base: base, info: at.info, place: at.place, Date: dateUnknown}
+	m.stored, m.Size = baseSizes(base)
+	if m.stored < 0 {
+		m.Size = -1 // a size without the stored one cannot be checked when the file is opened
+	}
+	var letters uint32
+	m.Flags, letters, _ = parseInfo(at.info)
+	m.Keywords = f.namedLetters(letters)
+	return m
+}
+
+// addListed adds messages whose UIDs the list knows. While loading they may lie between others.
+func (f *Folder) addListed(msgs []Msg) error {
+	if len(msgs) == 0 {
+		return nil
+	}
+	modseq, err := f.nextModSeq()
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(msgs, func(a, b Msg) int { return int(int64(a.UID) - int64(b.UID)) })
+	for i := range msgs {
+		msgs[i].ModSeq, msgs[i].Saved = modseq, f.store.now().Unix()
+	}
+	between := len(f.uids) > 0 && msgs[0].UID <= f.uids[len(f.uids)-1]
+	f.add(msgs)
+	if between {
+		slices.SortFunc(f.msgs, func(a, b Msg) int { return int(int64(a.UID) - int64(b.UID)) })
+		f.uids = slices.Clone(f.uids)
+		slices.Sort(f.uids)
+	}
+	f.nextUID = max(f.nextUID, f.uids[len(f.uids)-1]+1)
+	return nil
+}

@@ -1,0 +1,201 @@
+package main
+
+// APPEND (RFC 9051 §6.3.12) with MULTIAPPEND (RFC 3502), literal8 (RFC 3516), UTF8 (RFC 6855 §4) and APPENDLIMIT (RFC 7889).
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+)
+
+const imapMaxAppend = 256 // messages of one APPEND
+
+// append is APPEND. What a client need not send, because the mailbox is missing or the message too large, it is not
+// asked for.
+func (s *imapSession) append(cmd *imapCommand) error {
+	raw, err := s.mailboxArg(cmd)
+	if err != nil {
+		return err
+	}
+	folder, err := s.target(raw)
+	if err != nil {
+		return err
+	}
+	defer folder.Release()
+	var msgs []AppendMessage
+	defer func() {
+		for _, m := range msgs {
+			m.In.Discard() // harmless once appended
+		}
+	}()
+	for len(msgs) == 0 || !cmd.atEnd() {
+		m, err := s.receive(cmd)
+		if m.In != nil {
+			msgs = append(msgs, m)
+		}
+		if err != nil {
+			return err
+		}
+		if len(msgs) > imapMaxAppend {
+			return imapNo("LIMIT", fmt.Sprintf("One APPEND may have %d messages", imapMaxAppend))
+		}
+	}
+	uids, err := folder.Append(msgs)
+	if err != nil {
+		return fmt.Errorf("appending: %w", err)
+	}
+	return imapOK(string(appendUIDs(fmt.Appendf(nil, "APPENDUID %d ", folder.UIDValidity()), uids)), "APPEND completed")
+}
+
+// target opens the mailbox that APPEND, COPY or MOVE goes to. TRYCREATE says that creating it would help.
+func (s *imapSession) target(raw string) (*Folder, error) {
+	name, err := s.mailboxName(raw)
+	if err != nil {
+		return nil, err
+	}
+	folder, err := s.drop.Open(name)
+	switch {
+	case errors.Is(err, ErrNoFolder) && checkNewName(name) == nil:
+		return nil, imapNo("TRYCREATE", "There is no such mailbox")
+	case err != nil:
+		return nil, fmt.Errorf("opening a mailbox: %w", err)
+	}
+	return folder, nil
+}
+
+// receive takes one message: [SP flag-list] [SP date-time] SP append-data. In the message that it gives, In is nil until
+// there is something to discard.
+func (s *imapSession) receive(cmd *imapCommand) (m AppendMessage, err error) {
+	if err = cmd.sp(); err != nil {
+		return m, err
+	}
+	if cmd.peek() == '(' {
+		if m.Flags, err = cmd.flagList(); err != nil {
+			return m, err
+		}
+		if err = cmd.sp(); err != nil {
+			return m, err
+		}
+	}
+	if cmd.peek() == '"' {
+		if m.Date, err = cmd.dateTime(); err != nil {
+			return m, err
+		}
+		if err = cmd.sp(); err != nil {
+			return m, err
+		}
+	}
+	wrapped, err := appendWrapper(cmd)
+	if err != nil {
+		return m, err
+	}
+	lit, err := cmd.literalHeader()
+	if err != nil {
+		return m, err
+	}
+	switch {
+	case wrapped && !lit.binary:
+		return m, imapBad("UTF8 needs a literal8: ~{%d}", lit.size)
+	case lit.size > s.p.MaxSize:
+		return m, imapNo("TOOBIG", fmt.Sprintf("A message may have %d bytes", s.p.MaxSize))
+	case lit.size == 0: // RFC 3502 §4: so a client takes an APPEND back
+		return m, imapNo("CANNOT", "A message cannot be empty")
+	}
+	if m.In, err = s.drop.Receive(); err != nil {
+		return m, fmt.Errorf("receiving a message: %w", err)
+	}
+	if err = s.receiveBody(cmd, lit, m.In); err != nil {
+		return m, err
+	}
+	if wrapped {
+		err = cmd.expect(')')
+	}
+	return m, err
+}
+
+// appendWrapper takes the "UTF8 (" before a literal8 (RFC 6855 §4).
+func appendWrapper(cmd *imapCommand) (bool, error) {
+	if b := cmd.peek(); b == '{' || b == '~' {
+		return false, nil
+	}
+	if cmd.keyword() != "UTF8" {
+		return false, cmd.expected("a literal")
+	}
+	if err := cmd.sp(); err != nil {
+		return false, err
+	}
+	return true, cmd.expect('(')
+}
+
+// receiveBody streams the literal into the message. When storing fails the rest is skipped and the session lives on.
+func (s *imapSession) receiveBody(cmd *imapCommand, lit imapLiteral, in *Incoming) error {
+	s.c.Busy(true)
+	defer s.c.Busy(false)
+	s.in.begin(lit)
+	w := &lineEnds{w: in, noNUL: !lit.binary}
+	_, err := io.Copy(w, &s.in)
+	if s.in.err != nil {
+		return s.in.err
+	}
+	if endErr := cmd.endLiteral(); err == nil {
+		return endErr
+	}
+	if errors.Is(err, errNUL) {
+		return imapNo("CANNOT", "A message with NUL bytes needs a literal8: ~{n}")
+	}
+	return fmt.Errorf("receiving a message: %w", err)
+}
+
+// errNUL says that a plain literal has a NUL byte (RFC 9051 §4.3).
+var errNUL = errors.New("NUL in a literal")
+
+// lineEnds writes what it is given, with CRLF for each lone LF: so what is stored is what is read back, and
+// RFC822.SIZE is its size. A lone CR stays.
+type lineEnds struct {
+	w     io.Writer
+	noNUL bool // refuse NUL bytes
+	cr    bool // the last byte was CR
+}
+
+// Write writes p; n counts the bytes of p.
+func (l *lineEnds) Write(p []byte) (int, error) {
+	if l.noNUL && bytes.IndexByte(p, 0) >= 0 {
+		return 0, errNUL
+	}
+	for rest := p; len(rest) > 0; {
+		i := nextLoneLF(rest, l.cr)
+		if i < 0 {
+			l.cr = rest[len(rest)-1] == '\r'
+			if _, err := l.w.Write(rest); err != nil {
+				return 0, err
+			}
+			break
+		}
+		if i > 0 {
+			if _, err := l.w.Write(rest[:i]); err != nil {
+				return 0, err
+			}
+		}
+		if _, err := l.w.Write([]byte("\r\n")); err != nil {
+			return 0, err
+		}
+		l.cr, rest = false, rest[i+1:]
+	}
+	return len(p), nil
+}
+
+// nextLoneLF finds the first LF without CR before it, -1 if there is none. cr says that a CR came before p.
+func nextLoneLF(p []byte, cr bool) int {
+	for from := 0; ; {
+		i := bytes.IndexByte(p[from:], '\n')
+		if i < 0 {
+			return -1
+		}
+		i += from
+		if i == 0 && !cr || i > 0 && p[i-1] != '\r' {
+			return i
+		}
+		from = i + 1
+	}
+}

@@ -1,0 +1,160 @@
+package main
+
+// How a client logs in: STARTTLS, LOGIN and AUTHENTICATE PLAIN (RFC 9051 §6.2, RFC 4616, RFC 4959).
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// startTLS is STARTTLS. Plaintext that came behind it might be run under TLS (CVE-2011-0411): that ends the session.
+func (s *imapSession) startTLS(cmd *imapCommand) error {
+	if err := cmd.end(); err != nil {
+		return err
+	}
+	switch {
+	case s.c.TLS() != nil:
+		return imapBad("TLS is active already")
+	case s.p.TLS == nil:
+		return imapBad("TLS is not available")
+	case s.c.Reader().Buffered() > 0:
+		s.done, s.bye = true, "Nothing may follow STARTTLS"
+		return imapBad("Nothing may follow STARTTLS")
+	}
+	s.line(cmd.tag + " OK Begin TLS now")
+	s.c.Writer().Flush()
+	s.in.line = s.in.line[:0]
+	if err := s.c.StartTLS(); err != nil {
+		s.c.Log.Debug("no session", "protocol", "imap", "error", err)
+		s.in.err = err
+		return err
+	}
+	return errReplied
+}
+
+// login is LOGIN (RFC 9051 §6.2.3).
+func (s *imapSession) login(cmd *imapCommand) error {
+	if err := s.privacy(); err != nil {
+		return err
+	}
+	if err := cmd.sp(); err != nil {
+		return err
+	}
+	user, err := cmd.astring()
+	if err != nil {
+		return err
+	}
+	if err := cmd.sp(); err != nil {
+		return err
+	}
+	password, err := cmd.astring()
+	if err != nil {
+		return err
+	}
+	if err := cmd.end(); err != nil {
+		return err
+	}
+	return s.enter("", user, password)
+}
+
+// privacy refuses passwords that would go over the network in the clear.
+func (s *imapSession) privacy() error {
+	if s.c.MayLogin() {
+		return nil
+	}
+	return imapNo("PRIVACYREQUIRED", "Logging in needs TLS: use STARTTLS, or the port for TLS")
+}
+
+// authenticate is AUTHENTICATE PLAIN, with or without an initial response (RFC 9051 §6.2.2).
+func (s *imapSession) authenticate(cmd *imapCommand) error {
+	if err := cmd.sp(); err != nil {
+		return err
+	}
+	mechanism, err := cmd.atom()
+	if err != nil {
+		return err
+	}
+	initial := ""
+	if cmd.accept(' ') {
+		initial = cmd.takeWhile(func(b byte) bool { return b > ' ' && b < 0x7f })
+		if initial == "" {
+			return cmd.expected("an initial response")
+		}
+	}
+	if err := cmd.end(); err != nil {
+		return err
+	}
+	if !strings.EqualFold(mechanism, "PLAIN") {
+		return imapNo("CANNOT", "The only mechanism here is PLAIN")
+	}
+	if err := s.privacy(); err != nil {
+		return err
+	}
+	if initial == "" {
+		if initial, err = s.challenge(); err != nil {
+			return err
+		}
+	}
+	authz, user, password, err := parsePlain(initial)
+	if err != nil {
+		return err
+	}
+	return s.enter(authz, user, password)
+}
+
+// challenge sends an empty challenge and reads the client's response to it.
+func (s *imapSession) challenge() (string, error) {
+	s.line("+ ")
+	s.in.before += len(s.in.line)
+	err := s.in.readLine()
+	response := string(s.in.line)
+	s.in.line = s.in.line[:0] // nothing in it is a literal
+	switch {
+	case errors.Is(err, errCommandTooLong):
+		return "", imapBad("The response is too long")
+	case err != nil:
+		return "", err
+	case response == "*":
+		return "", imapBad("AUTHENTICATE was cancelled")
+	}
+	return response, nil
+}
+
+// parsePlain takes a response of PLAIN apart (RFC 4616 §2).
+func parsePlain(response string) (authz, user, password string, err error) {
+	if response == "=" { // RFC 4959 §3: the empty response
+		response = ""
+	}
+	raw, err := base64.StdEncoding.DecodeString(response)
+	if err != nil {
+		return "", "", "", imapBad("The response is not base64")
+	}
+	parts := strings.Split(string(raw), "\x00")
+	if len(parts) != 3 {
+		return "", "", "", imapBad("The response is not one of PLAIN: NUL user NUL password")
+	}
+	return parts[0], parts[1], parts[2], nil
+}
+
+// enter checks the password and opens the maildrop. authz, the user to act as, may only be the user itself.
+func (s *imapSession) enter(authz, user, password string) error {
+	id, err := s.c.Login(s.ctx, "imap", user, password)
+	switch {
+	case errors.Is(err, ErrBadLogin):
+		return imapNo("AUTHENTICATIONFAILED", "Wrong address or password")
+	case errors.Is(err, ErrThrottled):
+		return imapNo("UNAVAILABLE", "Too many failed logins, try again later")
+	case err != nil:
+		return fmt.Errorf("logging in: %w", err)
+	case authz != "" && !strings.EqualFold(authz, user) && !strings.EqualFold(authz, id.Account):
+		return imapNo("AUTHORIZATIONFAILED", "One cannot act as somebody else here")
+	}
+	if s.drop, err = s.p.Store.Maildrop(id.Account); err != nil {
+		return fmt.Errorf("opening the maildrop: %w", err)
+	}
+	s.c.SetIdle(imapIdleTime)
+	s.in.maxLiterals, s.in.maxDrain = imapMaxLiterals, max(imapMaxDrain, 2*s.p.MaxSize)
+	return imapOK("CAPABILITY "+s.capabilities(), "Logged in as "+imapText(id.Account))
+}

@@ -1,0 +1,130 @@
+package main
+
+// IDLE (RFC 2177, RFC 9051 §6.3.13): the session's goroutine waits for DONE while changes are pushed by a goroutine that
+// lives only as long as there is something to push. An idle session holds no buffers.
+
+import (
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"strings"
+	"sync"
+)
+
+// idleState is what the session's goroutine and a push share while the session idles.
+type idleState struct {
+	s       *imapSession
+	changed func() // given to the store's views
+
+	mu      sync.Mutex
+	active  bool // the session idles: pushes may use it
+	pushing bool // a push is running
+	again   bool // there may be more for it to do
+	broken  bool // a push has panicked: the view cannot be trusted
+	ended   *sync.Cond
+}
+
+func (i *idleState) init(s *imapSession) {
+	i.s = s
+	i.changed = i.onChange
+	i.ended = sync.NewCond(&i.mu)
+}
+
+// onChange is called by the store when there may be something new. It does not block.
+func (i *idleState) onChange() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	switch {
+	case !i.active:
+	case i.pushing:
+		i.again = true
+	default:
+		i.pushing = true
+		go i.push()
+	}
+}
+
+// push tells the client what is new until nothing is.
+func (i *idleState) push() {
+	defer func() {
+		if cause := recover(); cause != nil {
+			i.s.c.Log.Error("panic in a session", "protocol", "imap", "panic", fmt.Sprint(cause), "stack", string(debug.Stack()))
+			i.mu.Lock()
+			i.broken, i.active, i.pushing = true, false, false
+			i.ended.Broadcast()
+			i.mu.Unlock()
+		}
+	}()
+	for {
+		i.s.update(true)
+		i.s.sayBye()
+		i.s.c.Writer().Flush()
+		i.s.c.ReleaseWriter()
+		i.mu.Lock()
+		if !i.again || !i.active || i.s.done {
+			i.pushing = false
+			i.ended.Broadcast()
+			i.mu.Unlock()
+			return
+		}
+		i.again = false
+		i.mu.Unlock()
+	}
+}
+
+// start lets pushes run, beginning with one for what has changed up to now.
+func (i *idleState) start() {
+	i.mu.Lock()
+	i.active, i.again = true, false
+	i.mu.Unlock()
+	i.onChange()
+}
+
+// wait ends the pushing; when it returns none is running.
+func (i *idleState) wait() (broken bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.active = false
+	for i.pushing {
+		i.ended.Wait()
+	}
+	return i.broken
+}
+
+// idleCommand is IDLE. When the session ends during it, BYE has been said or is said by farewell.
+func (s *imapSession) idleCommand(cmd *imapCommand) error {
+	if err := cmd.end(); err != nil {
+		return err
+	}
+	s.line("+ idling")
+	s.c.Writer().Flush()
+	line, err := s.readDone()
+	switch {
+	case errors.Is(err, errCommandTooLong):
+		return imapBad("A line may have %d bytes", imapMaxLine)
+	case err != nil:
+		return err
+	case !strings.EqualFold(line, "DONE"):
+		return imapBad("IDLE is ended with DONE")
+	}
+	return nil
+}
+
+// readDone waits for the line that ends IDLE, while changes are pushed.
+func (s *imapSession) readDone() (string, error) {
+	if s.c.Reader().Buffered() == 0 {
+		s.in.line = nil
+		s.c.ReleaseBuffers()
+		s.idle.start()
+		err := s.c.WaitInput()
+		if s.idle.wait() {
+			s.done, s.bye = true, "The server has failed"
+		}
+		if err != nil {
+			s.in.err = err
+			return "", err
+		}
+	}
+	err := s.in.readLine()
+	return string(s.in.line), err
+}

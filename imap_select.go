@@ -1,0 +1,247 @@
+package main
+
+// The selected mailbox: SELECT, EXAMINE, CLOSE, UNSELECT (RFC 9051 §6.3.2, §6.3.3, §6.4.1, §6.4.2) and the untagged
+// updates that tell a client what has changed in it (§7.5).
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/emersion/go-imap/v2"
+)
+
+// batch is how many messages are asked of the store at once.
+const imapBatch = 500
+
+// selectFolder is SELECT and EXAMINE. When it fails no mailbox is selected (RFC 9051 §6.3.2).
+func (s *imapSession) selectFolder(cmd *imapCommand) error {
+	name, condstore, err := s.parseSelect(cmd)
+	if err != nil {
+		return err
+	}
+	hadView := s.view != nil
+	s.closeView()
+	if hadView && s.rev2 {
+		s.line("* OK [CLOSED] The mailbox that was open is closed")
+	}
+	if name, err = s.mailboxName(name); err != nil {
+		return err
+	}
+	if condstore {
+		s.enableCondstore()
+	}
+	folder, err := s.drop.Open(name)
+	if err != nil {
+		return err
+	}
+	defer folder.Release()
+	st, err := folder.Status(false)
+	if err != nil {
+		return fmt.Errorf("selecting a mailbox: %w", err)
+	}
+	readOnly := cmd.name == "EXAMINE"
+	view, err := folder.NewView(readOnly, s.idle.changed)
+	if err != nil {
+		return fmt.Errorf("selecting a mailbox: %w", err)
+	}
+	s.view, s.readOnly = view, readOnly
+	s.describe(name, &st)
+	if readOnly {
+		return imapOK("READ-ONLY", "EXAMINE completed")
+	}
+	return imapOK("READ-WRITE", "SELECT completed")
+}
+
+// parseSelect parses the arguments of SELECT (RFC 7162 §3.1.8 select-param).
+func (s *imapSession) parseSelect(cmd *imapCommand) (name string, condstore bool, err error) {
+	if err := cmd.sp(); err != nil {
+		return "", false, err
+	}
+	if name, err = cmd.astring(); err != nil {
+		return "", false, err
+	}
+	if cmd.accept(' ') {
+		err = cmd.list(func() error {
+			if param := cmd.keyword(); param != "CONDSTORE" {
+				return imapBad("SELECT has no such parameter")
+			}
+			condstore = true
+			return nil
+		})
+		if err != nil {
+			return "", false, err
+		}
+	}
+	return name, condstore, cmd.end()
+}
+
+// describe tells what SELECT has opened (RFC 9051 §6.3.2, RFC 3501 §6.3.1).
+func (s *imapSession) describe(name string, st *Status) {
+	folder, uids := s.view.Folder(), s.view.UIDs()
+	s.flagNames()
+	s.count()
+	if !s.rev2 {
+		if unseen := s.view.FirstUnseen(); unseen > 0 {
+			s.linef("* OK [UNSEEN %d] The first unseen message", unseen)
+		}
+	}
+	next := st.UIDNext
+	if n := len(uids); n > 0 { // one may have come since the status
+		next = max(next, uids[n-1]+1)
+	}
+	s.linef("* OK [UIDVALIDITY %d] UIDs are valid", folder.UIDValidity())
+	s.linef("* OK [UIDNEXT %d] The next UID", next)
+	s.linef("* OK [HIGHESTMODSEQ %d] The highest mod-sequence", s.view.ModSeq())
+	if s.rev2 {
+		b := append([]byte(nil), "* LIST () \"/\" "...)
+		s.write(append(appendMailbox(b, name, s.utf8), "\r\n"...))
+	}
+}
+
+// flagNames tells the flags that messages may have, and what of them can be changed.
+func (s *imapSession) flagNames() {
+	flags := `\Answered \Flagged \Deleted \Seen \Draft`
+	keywords := s.view.Folder().Keywords()
+	for _, k := range keywords {
+		if k != "" {
+			flags += " " + k
+		}
+	}
+	s.keywords = len(keywords)
+	s.line("* FLAGS (" + flags + ")")
+	if s.readOnly {
+		s.line("* OK [PERMANENTFLAGS ()] No flags can be changed")
+	} else {
+		s.line("* OK [PERMANENTFLAGS (" + flags + ` \*)] Flags that are kept`)
+	}
+}
+
+// count tells how many messages there are, and in a rev1 session how many are recent.
+func (s *imapSession) count() {
+	s.linef("* %d EXISTS", len(s.view.UIDs()))
+	if !s.rev2 {
+		s.linef("* %d RECENT", s.view.RecentCount())
+	}
+}
+
+// closeFolder is CLOSE, which expunges without telling, and UNSELECT, which does not.
+func (s *imapSession) closeFolder(cmd *imapCommand) error {
+	if err := cmd.end(); err != nil {
+		return err
+	}
+	if cmd.name == "CLOSE" && !s.readOnly {
+		if _, _, err := s.view.Folder().Expunge(s.view.UIDs(), true); err != nil {
+			return fmt.Errorf("expunging: %w", err)
+		}
+	}
+	s.closeView()
+	return nil
+}
+
+// closeView leaves the selected state.
+func (s *imapSession) closeView() {
+	if s.view != nil {
+		s.view.Close()
+	}
+	s.view, s.saved, s.readOnly = nil, nil, false
+}
+
+// update tells what has changed in the selected mailbox. Without expunge, removed messages stay in the view.
+func (s *imapSession) update(expunge bool) {
+	if s.view == nil {
+		return
+	}
+	changes, err := s.view.Sync(expunge)
+	if err != nil && !changes.Deleted {
+		if errors.Is(err, ErrClosed) {
+			s.done, s.bye = true, "The mailbox is no longer available"
+			return
+		}
+		s.c.Log.Error("cannot bring the view in step", "error", err)
+		return
+	}
+	s.announce(&changes, nil)
+}
+
+// announce writes the untagged responses for changes. also are UIDs, ascending, whose flags the client is owed besides.
+func (s *imapSession) announce(changes *Changes, also []imap.UID) {
+	if changes.Deleted {
+		s.done, s.bye = true, "The selected mailbox has been deleted"
+		return
+	}
+	if len(s.view.Folder().Keywords()) != s.keywords {
+		s.flagNames()
+	}
+	for _, seq := range changes.Expunged {
+		b := append(s.c.Writer().AvailableBuffer(), "* "...)
+		b = strconv.AppendUint(b, uint64(seq), 10)
+		s.write(append(b, " EXPUNGE\r\n"...))
+	}
+	if changes.Exists {
+		s.count()
+	}
+	s.fetchFlags(mergeUIDs(changes.Flags, also), true)
+	if s.condstore {
+		s.fetchFlags(changes.SilentFlags, false)
+	}
+}
+
+// fetchFlags writes a FETCH response for each of the messages: its UID, its flags unless the client has asked not to be
+// told, and its mod-sequence if it knows them (RFC 7162 §3.2).
+func (s *imapSession) fetchFlags(uids []imap.UID, flags bool) {
+	var msgs []Msg
+	var err error
+	for from := 0; from < len(uids); from += imapBatch {
+		msgs, err = s.view.Folder().Messages(msgs, uids[from:min(from+imapBatch, len(uids))], false)
+		if err != nil {
+			s.c.Log.Error("cannot read flags", "error", err)
+			return
+		}
+		for i := range msgs {
+			if seq := s.seq(msgs[i].UID); seq != 0 {
+				s.write(s.appendFetchFlags(s.c.Writer().AvailableBuffer(), seq, &msgs[i], flags))
+			}
+		}
+	}
+}
+
+// appendFetchFlags appends one such response.
+func (s *imapSession) appendFetchFlags(b []byte, seq uint32, m *Msg, flags bool) []byte {
+	b = append(b, "* "...)
+	b = strconv.AppendUint(b, uint64(seq), 10)
+	b = append(b, " FETCH (UID "...)
+	b = strconv.AppendUint(b, uint64(m.UID), 10)
+	if flags {
+		b = append(b, " FLAGS "...)
+		b = s.appendFlags(b, m)
+	}
+	if s.condstore {
+		b = append(b, " MODSEQ ("...)
+		b = strconv.AppendUint(b, m.ModSeq, 10)
+		b = append(b, ')')
+	}
+	return append(b, ")\r\n"...)
+}
+
+// mergeUIDs gives the ascending union of two ascending lists.
+func mergeUIDs(a, b []imap.UID) []imap.UID {
+	if len(a) == 0 {
+		return b
+	}
+	if len(b) == 0 {
+		return a
+	}
+	all := make([]imap.UID, 0, len(a)+len(b))
+	for len(a) > 0 && len(b) > 0 {
+		switch {
+		case a[0] < b[0]:
+			all, a = append(all, a[0]), a[1:]
+		case a[0] > b[0]:
+			all, b = append(all, b[0]), b[1:]
+		default:
+			all, a, b = append(all, a[0]), a[1:], b[1:]
+		}
+	}
+	return append(append(all, a...), b...)
+}

@@ -1,0 +1,366 @@
+package main
+
+import (
+	"bufio"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/emersion/go-imap/v2"
+	"github.com/emersion/go-imap/v2/imapclient"
+)
+
+// want reads lines that must come.
+func (c *imapLine) want(t testing.TB, lines ...string) {
+	t.Helper()
+	for _, want := range lines {
+		if got := c.readLine(t); got != want && !(strings.HasSuffix(want, "…") && strings.HasPrefix(got, strings.TrimSuffix(want, "…"))) {
+			t.Fatalf("got %q, want %q", got, want)
+		}
+	}
+}
+
+func TestIMAPStartTLS(t *testing.T) {
+	s := startIMAP(t)
+	mustAdd(t, s.Accounts, "tls@home.lan", imapPassword)
+	c := s.connect(t)
+	c.want(t, "* OK [CAPABILITY IMAP4rev1 IMAP4rev2 LITERAL+ SASL-IR ENABLE ID STARTTLS AUTH=PLAIN…")
+	c.send(t, "a STARTTLS\r\n")
+	c.want(t, "a OK Begin TLS now")
+	secure := tls.Client(c.Conn, s.client)
+	c = &imapLine{secure, bufio.NewReader(secure)}
+	c.send(t, "b CAPABILITY\r\n")
+	c.want(t, "* CAPABILITY IMAP4rev1 IMAP4rev2 LITERAL+ SASL-IR ENABLE ID AUTH=PLAIN", "b OK CAPABILITY completed")
+	c.send(t, "c STARTTLS\r\n")
+	c.want(t, "c BAD TLS is active already")
+	c.ok(t, fmt.Sprintf("LOGIN tls %q", imapPassword))
+}
+
+// Plaintext behind STARTTLS is never run, neither before nor under TLS.
+func TestIMAPStartTLSInjection(t *testing.T) {
+	s := startIMAP(t)
+	c := s.connect(t)
+	c.readLine(t)
+	c.send(t, "a STARTTLS\r\nb LOGIN someone else\r\n")
+	c.want(t, "a BAD Nothing may follow STARTTLS", "* BYE Nothing may follow STARTTLS", "<EOF>")
+}
+
+func TestIMAPRefusesPlaintextLogin(t *testing.T) {
+	s := startIMAPWith(t, fromAfar)
+	mustAdd(t, s.Accounts, "far@home.lan", imapPassword)
+	c := s.connect(t)
+	c.want(t, "* OK [CAPABILITY IMAP4rev1 IMAP4rev2 LITERAL+ SASL-IR ENABLE ID STARTTLS LOGINDISABLED] mail.test IMAP ready")
+	c.send(t, "a LOGIN far@home.lan {13}\r\nb AUTHENTICATE PLAIN\r\n")
+	c.want(t, "a NO [PRIVACYREQUIRED] Logging in needs TLS: use STARTTLS, or the port for TLS", "* BYE More data follows than can be skipped", "<EOF>")
+	c = s.connect(t)
+	c.readLine(t)
+	c.send(t, "b AUTHENTICATE PLAIN AGEAYg==\r\n")
+	c.want(t, "b NO [PRIVACYREQUIRED] Logging in needs TLS: use STARTTLS, or the port for TLS")
+	c.send(t, "c STARTTLS\r\n")
+	c.want(t, "c OK Begin TLS now")
+	secure := tls.Client(c.Conn, s.client)
+	c = &imapLine{secure, bufio.NewReader(secure)}
+	c.ok(t, fmt.Sprintf("LOGIN far %q", imapPassword))
+}
+
+// Before login a command may have 64 KiB of literals, and little is skipped.
+func TestIMAPAnonymousLimits(t *testing.T) {
+	s := startIMAP(t)
+	c := s.connect(t)
+	c.readLine(t)
+	c.send(t, "a LOGIN {65537}\r\n")
+	c.want(t, "a NO [LIMIT] The literals of a command may have 65536 bytes in all")
+	c.send(t, "a LOGIN {40000+}\r\n"+strings.Repeat("x", 40000)+" {40000+}\r\n"+strings.Repeat("x", 40000)+"\r\nb NOOP\r\n")
+	c.want(t, "a NO [LIMIT] The literals of a command may have 65536 bytes in all", "b OK NOOP completed")
+	c.send(t, "a LOGIN x "+strings.Repeat("y", 60000)+"\r\nb NOOP\r\n")
+	c.want(t, "a NO [AUTHENTICATIONFAILED] Wrong address or password", "b OK NOOP completed")
+	c.send(t, "a LOGIN {2000000+}\r\nb NOOP\r\n")
+	c.want(t, "a NO [LIMIT] The literals of a command may have 65536 bytes in all", "* BYE More data follows than can be skipped", "<EOF>")
+}
+
+// At shutdown sessions hear BYE, in IDLE as well.
+func TestIMAPShutdown(t *testing.T) {
+	s := startIMAP(t)
+	mustAdd(t, s.Accounts, "end@home.lan", imapPassword)
+	idle, silent, fresh := s.login(t, "end@home.lan"), s.login(t, "end@home.lan"), s.connect(t)
+	idle.ok(t, "SELECT INBOX")
+	idle.send(t, "a IDLE\r\n")
+	idle.want(t, "+ idling")
+	fresh.readLine(t)
+	s.stop()
+	for _, c := range []*imapLine{idle, silent, fresh} {
+		c.want(t, "* BYE The server is shutting down", "<EOF>")
+	}
+}
+
+// Who is silent for too long hears why the session ends.
+func TestIMAPSilence(t *testing.T) {
+	s := startIMAPWith(t, func(p *Protocols) { p.limits.PreLogin = 50 * time.Millisecond })
+	c := s.connect(t)
+	c.readLine(t)
+	c.want(t, "* BYE Nothing was heard for too long", "<EOF>")
+}
+
+// A panic in a push ends the session and nothing else.
+func TestIMAPPushPanics(t *testing.T) {
+	s := startIMAP(t)
+	session := &imapSession{c: &Conn{Log: s.Log}}
+	session.idle.init(session)
+	session.view = &View{} // without a folder
+	session.idle.start()
+	if !session.idle.wait() {
+		t.Error("the push has not noticed")
+	}
+	if !strings.Contains(s.log.String(), "panic in a session") {
+		t.Error("the log does not tell")
+	}
+}
+
+// Commands that come together are answered in order and in few writes.
+func TestIMAPPipelining(t *testing.T) {
+	s := startIMAP(t)
+	mustAdd(t, s.Accounts, "pipe@home.lan", imapPassword)
+	c := s.login(t, "pipe@home.lan")
+	const text = "Subject: x\r\n\r\nhello\r\n"
+	var b, want strings.Builder
+	for i := range 20 {
+		fmt.Fprintf(&b, "a%d APPEND INBOX {%d+}\r\n%s\r\n", i, len(text), text)
+		fmt.Fprintf(&b, "b%d SELECT INBOX\r\nc%d STORE %d FLAGS.SILENT (\\Seen)\r\nd%d UNSELECT\r\n", i, i, i+1, i)
+		for _, tag := range "abcd" {
+			fmt.Fprintf(&want, "%c%d OK ", tag, i)
+		}
+	}
+	c.send(t, b.String())
+	var got strings.Builder
+	for n := 0; n < 80; {
+		if line := c.readLine(t); line[0] != '*' {
+			got.WriteString(strings.Join(strings.Fields(line)[:2], " ") + " ")
+			n++
+		}
+	}
+	if got.String() != want.String() {
+		t.Errorf("got %s\nwant %s", got.String(), want.String())
+	}
+}
+
+// What store errors become; their text stays here.
+func TestIMAPStoreErrors(t *testing.T) {
+	s := startIMAP(t)
+	mustAdd(t, s.Accounts, "err@home.lan", imapPassword)
+	c := s.login(t, "err@home.lan")
+	c.ok(t, "SELECT INBOX")
+	drop, err := s.store.Maildrop("err@home.lan")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer drop.Release()
+	session := &imapSession{c: &Conn{Log: s.Log}}
+	for want, err := range map[string]error{
+		"NO [OVERQUOTA] The disk is full":                                fmt.Errorf("appending: %w", ErrDiskFull),
+		"NO [SERVERBUG] The server could not do this; its log tells why": errors.New("open /secret: denied"),
+		"NO [EXPUNGEISSUED] Some of the messages are no longer there":    fmt.Errorf("copying: %w", ErrExpunged),
+		"NO [LIMIT] The mailbox has no room for more keywords":           ErrKeywords,
+		"BAD Expected something":                                         fmt.Errorf("wrapped: %w", imapBad("Expected something")),
+		"NO [ALREADYEXISTS] There is such a mailbox already":             ErrExists,
+		"NO [CANNOT] A mailbox cannot have this name":                    ErrBadName,
+	} {
+		if got := session.replyOf(&imapCommand{name: "X"}, err).Error(); got != want {
+			t.Errorf("%v becomes %q, want %q", err, got, want)
+		}
+	}
+	// The account is taken away while the session is open.
+	if _, err := s.store.SetAside("err@home.lan"); err != nil {
+		t.Fatal(err)
+	}
+	last := c.do(t, "NOOP")
+	if got := strings.Join(append(last, c.readLine(t)), "\n"); !strings.Contains(got, "BYE") {
+		t.Errorf("after SetAside: %s", got)
+	}
+}
+
+// A client library speaks with the server.
+func TestIMAPClient(t *testing.T) {
+	s := startIMAP(t)
+	mustAdd(t, s.Accounts, "lib@home.lan", imapPassword)
+	address := fmt.Sprintf("127.0.0.1:%d", s.ports["imaps"])
+	exists := make(chan uint32, 100)
+	c, err := imapclient.DialTLS(address, &imapclient.Options{TLSConfig: s.client, UnilateralDataHandler: &imapclient.UnilateralDataHandler{
+		Mailbox: func(data *imapclient.UnilateralDataMailbox) {
+			if data.NumMessages != nil {
+				exists <- *data.NumMessages
+			}
+		}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	check := func(what string, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+	check("login", c.Login("lib", imapPassword).Wait())
+	check("create", c.Create("Bücher", nil).Wait())
+	list, err := c.List("", "B*", &imap.ListOptions{ReturnStatus: &imap.StatusOptions{NumMessages: true}}).Collect()
+	check("list", err)
+	if len(list) != 1 || list[0].Mailbox != "Bücher" || list[0].Status == nil || *list[0].Status.NumMessages != 0 {
+		t.Errorf("list: %+v", list)
+	}
+	for _, text := range []string{"Subject: one\r\n\r\nfirst\r\n", "Subject: two\r\n\r\nsecond\r\n"} {
+		a := c.Append("Bücher", int64(len(text)), &imap.AppendOptions{Flags: []imap.Flag{imap.FlagSeen, "$Label"}, Time: time.Unix(1e9, 0)})
+		_, err := io.WriteString(a, text)
+		check("append", err)
+		check("append", a.Close())
+		data, err := a.Wait()
+		check("append", err)
+		if data.UID == 0 || data.UIDValidity == 0 {
+			t.Errorf("append: %+v", data)
+		}
+	}
+	sel, err := c.Select("Bücher", &imap.SelectOptions{CondStore: true}).Wait()
+	check("select", err)
+	if sel.NumMessages != 2 || sel.UIDNext != 3 || sel.HighestModSeq == 0 {
+		t.Errorf("select: %+v", sel)
+	}
+	msgs, err := c.Store(imap.SeqSetNum(1, 2), &imap.StoreFlags{Op: imap.StoreFlagsAdd, Flags: []imap.Flag{imap.FlagFlagged}}, nil).Collect()
+	check("store", err)
+	if len(msgs) != 2 || msgs[0].UID != 1 || len(msgs[0].Flags) < 3 {
+		t.Errorf("store: %+v", msgs)
+	}
+	copied, err := c.Copy(imap.UIDSetNum(1, 2), "Archive").Wait()
+	check("copy", err)
+	if got := copied.DestUIDs.String(); got != "1:2" {
+		t.Errorf("copied to %s", got)
+	}
+	moved, err := c.Move(imap.SeqSetNum(1), "INBOX").Wait()
+	check("move", err)
+	if got := moved.DestUIDs.(imap.UIDSet).String(); got != "1" {
+		t.Errorf("moved to %s", got)
+	}
+	idle, err := c.Idle()
+	check("idle", err)
+	other := s.login(t, "lib@home.lan")
+	other.ok(t, "APPEND B&APw-cher {5+}\r\nhello")
+	for n := range exists {
+		if n == 2 {
+			break
+		}
+	}
+	check("idle", idle.Close())
+	check("idle", idle.Wait())
+	st, err := c.Status("Bücher", &imap.StatusOptions{NumMessages: true, Size: true, NumUnseen: true, HighestModSeq: true}).Wait()
+	check("status", err)
+	if *st.NumMessages != 2 || *st.Size != 29 || *st.NumUnseen != 1 {
+		t.Errorf("status: %+v", st)
+	}
+	check("rename", c.Rename("Bücher", "Livres", nil).Wait())
+	check("unselect", c.UnselectAndExpunge().Wait())
+	check("delete", c.Delete("Livres").Wait())
+	check("logout", c.Logout().Wait())
+}
+
+// BenchmarkIMAPIdleSession measures what a silent session in IDLE under TLS costs. The client's side runs in the same
+// process, so its share is measured apart and taken off.
+func BenchmarkIMAPIdleSession(b *testing.B) {
+	const sessions = 500
+	s := startIMAP(b)
+	s.env.limits.Total, s.env.limits.PerLAN = 2*sessions, 2*sessions
+	mustAdd(b, s.Accounts, "idle@home.lan", imapPassword)
+	for b.Loop() {
+		before := heapAndStacks()
+		for range sessions {
+			c := tls.Client(s.dial(b, "imaps"), s.client)
+			line := &imapLine{c, bufio.NewReaderSize(c, 16)}
+			line.readLine(b)
+			line.ok(b, fmt.Sprintf("LOGIN idle@home.lan %q", imapPassword))
+			line.ok(b, "SELECT INBOX")
+			line.send(b, "a IDLE\r\n")
+			line.want(b, "+ idling")
+		}
+		b.ReportMetric(float64(heapAndStacks()-before)/sessions/1024, "KiB/session+client")
+	}
+}
+
+// heapAndStacks gives the bytes in use after a collection.
+func heapAndStacks() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapInuse + m.StackInuse
+}
+
+// TestIMAPGarbage sends the transcripts' commands cut, joined and garbled. Whatever comes, nothing panics, no store error
+// comes of it, and each session ends in order.
+func TestIMAPGarbage(t *testing.T) {
+	s := startIMAP(t)
+	mustAdd(t, s.Accounts, "garbage@home.lan", imapPassword)
+	commands := transcriptCommands(t)
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for range 12 {
+		c := s.login(t, "garbage@home.lan")
+		c.ok(t, "APPEND INBOX {24+}\r\nSubject: test\r\n\r\nhello\r\n")
+		c.ok(t, "SELECT INBOX")
+		var b []byte
+		for range 60 {
+			b = append(append(b, garble(rnd, commands)...), "\r\n"...)
+		}
+		go func() {
+			c.Write(b)
+			c.Conn.(*net.TCPConn).CloseWrite()
+		}()
+		if _, err := io.Copy(io.Discard, c.r); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+			t.Fatal(err)
+		}
+	}
+	if log := s.log.String(); strings.Contains(log, "panic") || strings.Contains(log, "command failed") {
+		t.Errorf("the log has failures:\n%s", log)
+	}
+}
+
+// transcriptCommands gives what clients say in the transcripts.
+func transcriptCommands(t *testing.T) []string {
+	files, _ := filepath.Glob("testdata/imap/*.txt")
+	var commands []string
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			if m := imapTranscriptLine.FindStringSubmatch(strings.TrimSpace(line)); m != nil && m[1] == "C" && !strings.Contains(line, "<REPEAT") {
+				commands = append(commands, m[3])
+			}
+		}
+	}
+	return commands
+}
+
+// garble takes a command, or a piece of one with a piece of another, and changes some bytes.
+func garble(rnd *rand.Rand, commands []string) []byte {
+	const noise = "\x00\xff{}()[]\"\\*%$:,1 ~+-"
+	pick := func() string { return commands[rnd.IntN(len(commands))] }
+	text := pick()
+	if rnd.IntN(3) == 0 {
+		other := pick()
+		text = text[:rnd.IntN(len(text)+1)] + other[rnd.IntN(len(other)+1):]
+	}
+	b := []byte(text)
+	for range rnd.IntN(3) {
+		if len(b) > 0 {
+			b[rnd.IntN(len(b))] = noise[rnd.IntN(len(noise))]
+		}
+	}
+	return b
+}

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Incoming is a message that is being received into tmp/. Not safe for concurrent use.
+type Incoming struct {
+	drop     *Maildrop
+	path     string
+	file     *os.File
+	buf      *bufio.Writer
+	size     int64 // bytes written
+	crlfSize int64 // bytes with CRLF line ends
+	date     int64 // Unix seconds, once finished
+	lastCR   bool
+	finished bool
+	moved    bool // the file has left tmp/
+}
+
+// incomingBuffer is what a message that is being received holds in memory, in bytes.
+const incomingBuffer = 32 << 10
+
+// Receive starts a message in the maildrop's tmp/. Write to it, then give it to Store.Deliver or Folder.Append, or
+// Discard it. The store keeps the bytes as given; with CRLF line ends they are served without conversion.
+func (d *Maildrop) Receive() (*Incoming, error) {
+	path := filepath.Join(d.dir, "tmp", d.store.names.unique())
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, diskError(fmt.Errorf("receiving a message: %w", err))
+	}
+	return &Incoming{drop: d, path: path, file: f, buf: bufio.NewWriterSize(f, incomingBuffer)}, nil
+}
+
+// Write adds to the message.
+func (in *Incoming) Write(p []byte) (int, error) {
+	n, err := in.buf.Write(p)
+	in.count(p[:n])
+	if err != nil {
+		return n, diskError(fmt.Errorf("receiving a message: %w", err))
+	}
+	return n, nil
+}
+
+// count keeps the sizes: a LF without CR will be two bytes when it is served.
+func (in *Incoming) count(p []byte) {
+	in.size += int64(len(p))
+	in.crlfSize += int64(len(p))
+	for rest := p; ; {
+		i := bytes.IndexByte(rest, '\n')
+		if i < 0 {
+			break
+		}
+		if i > 0 && rest[i-1] != '\r' || i == 0 && !in.lastCR {
+			in.crlfSize++
+		}
+		rest, in.lastCR = rest[i+1:], false
+	}
+	if len(p) > 0 {
+		in.lastCR = p[len(p)-1] == '\r'
+	}
+}
+
+// Size is the number of bytes written so far.
+func (in *Incoming) Size() int64 { return in.size }
+
+// ReadAt reads back what was written.
+func (in *Incoming) ReadAt(p []byte, off int64) (int, error) {
+	if err := in.buf.Flush(); err != nil {
+		return 0, diskError(err)
+	}
+	return in.file.ReadAt(p, off)
+}
+
+// Discard removes it; harmless after Deliver or Append.
+func (in *Incoming) Discard() {
+	if in.file != nil {
+		in.file.Close()
+		in.file = nil
+	}
+	if !in.moved {
+		os.Remove(in.path)
+		in.moved = true
+	}
+}
+
+// finish puts the bytes on disk with the date that becomes INTERNALDATE (zero: now).
+func (in *Incoming) finish(date time.Time) error {
+	if in.finished {
+		return nil
+	}
+	err := in.buf.Flush()
+	if err == nil && !date.IsZero() {
+		err = os.Chtimes(in.path, time.Time{}, date)
+	}
+	if err == nil {
+		err = in.file.Sync()
+	}
+	if err == nil {
+		var st os.FileInfo
+		if st, err = in.file.Stat(); err == nil {
+			in.date = st.ModTime().Unix()
+		}
+	}
+	if cerr := in.file.Close(); err == nil {
+		err = cerr
+	}
+	in.file = nil
+	if err != nil {
+		return fmt.Errorf("receiving a message: %w", err)
+	}
+	in.finished = true
+	return nil
+}
+
+// place gives the finished message a name in a folder; last moves it there, else it stays for others.
+func (in *Incoming) place(path string, last bool) error {
+	if last {
+		// A message has been in one file system until here; another folder may be on another.
+		if err := os.Rename(in.path, path); err == nil {
+			in.moved = true
+			return nil
+		}
+	}
+	return linkOrCopy(in.path, path, filepath.Join(filepath.Dir(filepath.Dir(path)), "tmp", filepath.Base(path)))
+}

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// layout is the order of the house: each line a family of files, and after the
+// colon those further up whose names it may use. What it may use, its users do
+// not get thereby. A file belongs to the family with its name, or with its name
+// up to the first underscore; other members stand in parentheses. FAMILY.Name
+// allows that one name.
+//
+// News travels the other way by channels and func values, and through methods
+// of types that a file was handed.
+const layout = `
+	address:
+	naming: address
+	mutf7:
+	message: address
+	mailstate:
+
+	maildir: mailstate
+	foldername: mailstate mutf7
+	uidlist: maildir mailstate
+	keywords: maildir uidlist
+	subscriptions: foldername maildir uidlist
+	index: maildir mailstate uidlist
+	mailbox (folder view watch incoming mailfile): address maildir mailstate foldername uidlist keywords subscriptions index
+
+	tomlfile:
+	settings: naming tomlfile
+	accounts (password): address naming tomlfile maildir
+	tls: address maildir
+	conn (throttle): accounts
+
+	pop3: accounts conn mailbox mailstate protocols.Protocols
+	smtp: accounts address conn mailbox mailstate message protocols.Protocols
+	imap: accounts conn mailbox mailstate message mutf7 protocols.Protocols
+	protocols: accounts conn mailbox pop3 smtp imap
+
+	datadir (lock):
+	admin: accounts mailbox
+	control: admin datadir maildir
+	command (firststart): accounts admin control datadir mailbox naming protocols settings tls
+	service:
+	main: command service
+`
+
+// family is one line of the layout.
+type family struct {
+	name string
+	may  map[string]bool // families and FAMILY.Name
+}
+
+// parseLayout reads the table: the families in order, and for each the file
+// stems that belong to it.
+func parseLayout(t *testing.T) (families map[string]*family, members map[string]string) {
+	t.Helper()
+	families, members = map[string]*family{}, map[string]string{}
+	var order []string
+	for line := range strings.Lines(layout) {
+		head, may, ok := strings.Cut(strings.TrimSpace(line), ":")
+		if !ok {
+			continue
+		}
+		name, others, _ := strings.Cut(head, "(")
+		name = strings.TrimSpace(name)
+		f := &family{name, map[string]bool{}}
+		for _, other := range strings.Fields(may) {
+			if !slices.Contains(order, other) && !strings.Contains(other, ".") {
+				t.Errorf("layout: %s may use %s, which does not stand above it", name, other)
+			}
+			f.may[other] = true
+		}
+		order = append(order, name)
+		families[name] = f
+		for _, stem := range append(strings.Fields(strings.TrimSuffix(others, ")")), name) {
+			members[stem] = name
+		}
+	}
+	return families, members
+}
+
+// familyOf gives the family of a file, "" for none.
+func familyOf(members map[string]string, path string) string {
+	stem := strings.TrimSuffix(filepath.Base(path), ".go")
+	if name := members[stem]; name != "" {
+		return name
+	}
+	stem, _, _ = strings.Cut(stem, "_")
+	return members[stem]
+}
+
+// TestLayout fails for every name that a file uses and may not.
+func TestLayout(t *testing.T) {
+	families, members := parseLayout(t)
+	fset := token.NewFileSet()
+	files := map[string]*ast.File{}
+	paths, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range paths {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(fset, path, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[path] = file
+		if familyOf(members, path) == "" {
+			t.Errorf("%s belongs to no family of the layout", path)
+		}
+	}
+	owners := declarations(files)
+	for _, path := range paths {
+		file := files[path]
+		if file == nil {
+			continue
+		}
+		user := families[familyOf(members, path)]
+		for _, id := range file.Unresolved { // names from other files of the package, and Go's own
+			for _, owner := range owners[id.Name] {
+				of := familyOf(members, owner)
+				if user != nil && of != user.name && !user.may[of] && !user.may[of+"."+id.Name] {
+					t.Errorf("%s: %s of %s: the layout does not let %s use %s", fset.Position(id.Pos()), id.Name, owner, user.name, of)
+				}
+			}
+		}
+	}
+}
+
+// declarations gives for every name of the package the files that declare it;
+// more than one where systems differ.
+func declarations(files map[string]*ast.File) map[string][]string {
+	owners := map[string][]string{}
+	for path, file := range files {
+		for name := range file.Scope.Objects {
+			owners[name] = append(owners[name], path)
+		}
+	}
+	return owners
+}
+
+// TestLayoutNoticesMistakes makes sure that the test above can fail.
+func TestLayoutNoticesMistakes(t *testing.T) {
+	_, members := parseLayout(t)
+	for path, want := range map[string]string{
+		"imap.go": "imap", "imap_wire.go": "imap", "lock_windows.go": "datadir", "folder_load.go": "mailbox",
+		"mailfile.go": "mailbox", "throttle.go": "conn", "unheard.go": "", "command_run.go": "command",
+	} {
+		if got := familyOf(members, path); got != want {
+			t.Errorf("familyOf(%s) = %q, want %q", path, got, want)
+		}
+	}
+	file, err := parser.ParseFile(token.NewFileSet(), "x.go", "package main\nfunc f() { g(); len(h{}) }\nfunc k() { k() }", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, id := range file.Unresolved {
+		names = append(names, id.Name)
+	}
+	if fmt.Sprint(names) != "[g len h]" {
+		t.Errorf("unresolved: %v", names)
+	}
+}

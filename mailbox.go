@@ -1,0 +1,923 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/emersion/go-imap/v2"
+)
+
+// The store as the protocols see it: a Store has Maildrops, a Maildrop has Folders (folder.go), a session looks at a
+// Folder through a View (view.go). Everything here is safe for concurrent use unless it says otherwise.
+
+const (
+	// idleKeep is how long a folder or maildrop that nobody uses stays in memory.
+	idleKeep = 5 * time.Minute
+	// indexDelay collects changes before the index is written.
+	indexDelay = time.Second
+	// tmpKeep is the age at which a file in tmp/ is what a crash left (the Maildir convention).
+	tmpKeep = 36 * time.Hour
+)
+
+// StoreConfig is what OpenStore needs.
+type StoreConfig struct {
+	MailDir  string // DATA/mail
+	IndexDir string // DATA/index
+	Host     string // for file names
+	Log      *slog.Logger
+	Now      func() time.Time // nil: time.Now
+}
+
+// Store is all maildrops of the appliance.
+type Store struct {
+	mailDir, indexDir string
+	log               *slog.Logger
+	now               func() time.Time
+	names             namer
+	syncs             dirSyncer
+	watch             *watcher
+	lockOwner         string // "PID:HOST" for lock files
+
+	mu       sync.Mutex
+	drops    map[string]*Maildrop
+	validity uint32 // the last UIDVALIDITY given
+	closed   bool
+}
+
+// OpenStore makes the mail folder if need be.
+func OpenStore(cfg StoreConfig) (*Store, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if err := makeDirs(cfg.MailDir); err != nil {
+		return nil, fmt.Errorf("opening the mail folder: %w", err)
+	}
+	s := &Store{mailDir: cfg.MailDir, indexDir: cfg.IndexDir, log: cfg.Log, now: cfg.Now, drops: make(map[string]*Maildrop)}
+	s.names = namer{host: safeHost(cfg.Host), now: cfg.Now}
+	s.watch = newWatcher(cfg.Log)
+	host, _ := os.Hostname()
+	s.lockOwner = fmt.Sprintf("%d:%s", os.Getpid(), host)
+	return s, nil
+}
+
+// Close writes the indexes and closes all maildrops. Sessions should have ended.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	drops := make([]*Maildrop, 0, len(s.drops))
+	for _, d := range s.drops {
+		drops = append(drops, d)
+	}
+	s.drops = make(map[string]*Maildrop)
+	s.mu.Unlock()
+	var errs []error
+	for _, d := range drops {
+		errs = append(errs, d.shut())
+	}
+	s.watch.close()
+	return errors.Join(errs...)
+}
+
+// newValidity gives a UIDVALIDITY: the time, and never the same twice, for a mailbox may be deleted and made anew within
+// a second (RFC 9051 §2.3.1.1).
+func (s *Store) newValidity() uint32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.validity = max(s.validity+1, uint32(s.now().Unix()))
+	return s.validity
+}
+
+// accountDir gives the directories of an account; the account's two parts must be plain names.
+func (s *Store) accountDir(account string) (mail, index string, err error) {
+	local, domain, ok := cutLast(account, '@')
+	if !ok || !plainName(local) || !plainName(domain) {
+		return "", "", fmt.Errorf("account %q: %w", account, ErrBadAddress)
+	}
+	return filepath.Join(s.mailDir, domain, local), filepath.Join(s.indexDir, domain, local+".db"), nil
+}
+
+func cutLast(s string, sep byte) (before, after string, ok bool) {
+	i := strings.LastIndexByte(s, sep)
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+1:], true
+}
+
+// plainName keeps what comes from outside within its directory.
+func plainName(name string) bool {
+	return name != "" && len(name) <= 200 && name[0] != '.' && !strings.HasSuffix(name, ".") &&
+		!strings.ContainsAny(name, "/\\:*?\"<>|") && !strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f })
+}
+
+// Maildrop opens the maildrop of an account ("user@domain", lower case), making it with its default folders at first
+// use. Release it when done.
+func (s *Store) Maildrop(account string) (*Maildrop, error) {
+	dir, indexPath, err := s.accountDir(account)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil, ErrClosed
+	}
+	d := s.drops[account]
+	if d == nil {
+		d = &Maildrop{store: s, account: account, dir: dir, indexPath: indexPath, folders: make(map[string]*Folder), log: s.log.With("account", account)}
+		s.drops[account] = d
+	}
+	d.refs++
+	s.mu.Unlock()
+	d.ready.Do(func() { d.readyErr = d.prepare() })
+	if d.readyErr != nil {
+		d.Release()
+		s.mu.Lock()
+		if s.drops[account] == d { // try anew next time
+			delete(s.drops, account)
+		}
+		s.mu.Unlock()
+		return nil, diskError(d.readyErr)
+	}
+	return d, nil
+}
+
+// SetAside renames the mail of a removed account to USER.removed-DATE beside it (never deletes) and gives the new path;
+// "" when there was none. Sessions that are open get errors from then on. The index is deleted.
+func (s *Store) SetAside(account string) (string, error) {
+	dir, indexPath, err := s.accountDir(account)
+	if err != nil {
+		return "", err
+	}
+	s.mu.Lock()
+	d := s.drops[account]
+	delete(s.drops, account)
+	s.mu.Unlock()
+	if d != nil {
+		d.shut()
+	}
+	os.Remove(indexPath)
+	aside := dir + ".removed-" + s.now().Format("20060102-150405")
+	for n := 2; ; n++ {
+		if _, err := os.Lstat(aside); errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		aside = fmt.Sprintf("%s.removed-%s-%d", dir, s.now().Format("20060102-150405"), n)
+	}
+	if err := os.Rename(dir, aside); errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	} else if err != nil {
+		return "", fmt.Errorf("setting the mail aside: %w", err)
+	}
+	if err := syncDir(filepath.Dir(dir)); err != nil {
+		return "", fmt.Errorf("setting the mail aside: %w", err)
+	}
+	return aside, nil
+}
+
+// diskError marks a full disk so that callers can tell it with errors.Is(err, ErrDiskFull).
+func diskError(err error) error {
+	if err != nil && isDiskFull(err) && !errors.Is(err, ErrDiskFull) {
+		return fmt.Errorf("%w: %w", ErrDiskFull, err)
+	}
+	return err
+}
+
+// Maildrop is one person's mail: a Maildir++ with its folders.
+type Maildrop struct {
+	store     *Store
+	account   string
+	dir       string
+	indexPath string
+	log       *slog.Logger
+	ready     sync.Once
+	readyErr  error
+
+	refs int         // covered by store.mu
+	idle *time.Timer // covered by store.mu
+
+	pop3 sync.Mutex
+
+	listMu sync.Mutex // covers the list of folders, subscriptions and special uses on disk
+
+	mu      sync.Mutex
+	folders map[string]*Folder // loaded, by directory
+	index   *index             // nil until a folder is loaded
+	closed  bool
+
+	// Locks are taken in the order listMu, mu, Folder.mu, timerMu.
+	timerMu sync.Mutex
+	timer   *time.Timer // the next index flush
+	stopped bool
+}
+
+// Account is the lower-case address the maildrop belongs to.
+func (d *Maildrop) Account() string { return d.account }
+
+// Release gives the maildrop back; unused, it leaves memory after idleKeep.
+func (d *Maildrop) Release() {
+	s := d.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if d.refs--; d.refs > 0 || s.closed {
+		return
+	}
+	if d.idle == nil {
+		d.idle = time.AfterFunc(idleKeep, d.expire)
+	} else {
+		d.idle.Reset(idleKeep)
+	}
+}
+
+// expire closes the maildrop if it is still unused.
+func (d *Maildrop) expire() {
+	s := d.store
+	s.mu.Lock()
+	if d.refs > 0 || s.drops[d.account] != d {
+		s.mu.Unlock()
+		return
+	}
+	delete(s.drops, d.account)
+	s.mu.Unlock()
+	if err := d.shut(); err != nil {
+		d.log.Warn("closing the maildrop", "error", err)
+	}
+}
+
+// defaultFolders exist from the start; their names carry their special use.
+var defaultFolders = [...]struct {
+	name string
+	use  imap.MailboxAttr
+}{
+	{"Archive", imap.MailboxAttrArchive},
+	{"Drafts", imap.MailboxAttrDrafts},
+	{"Junk", imap.MailboxAttrJunk},
+	{"Sent", imap.MailboxAttrSent},
+	{"Trash", imap.MailboxAttrTrash},
+}
+
+// prepare makes what is missing of the maildrop. The defaults are made once: whoever deletes one has it deleted.
+func (d *Maildrop) prepare() error {
+	if st, err := os.Stat(filepath.Join(d.dir, "cur")); err == nil && st.IsDir() {
+		if err := makeMaildir(d.dir); err != nil {
+			return err
+		}
+		go d.cleanTmp()
+		return nil
+	}
+	if err := makeMaildir(d.dir); err != nil {
+		return err
+	}
+	subscribed := []string{inboxName}
+	for _, f := range defaultFolders {
+		if err := makeFolderDir(filepath.Join(d.dir, "."+f.name)); err != nil {
+			return err
+		}
+		subscribed = append(subscribed, f.name)
+	}
+	if _, err := os.Stat(filepath.Join(d.dir, subscriptionsName)); err == nil {
+		return nil
+	}
+	sort.Strings(subscribed)
+	return saveSubscriptions(d.dir, subscribed)
+}
+
+// makeFolderDir makes a folder below the maildrop; the empty file maildirfolder is Maildir++'s mark of one.
+func makeFolderDir(dir string) error {
+	if err := makeMaildir(dir); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "maildirfolder"), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("making a mailbox: %w", err)
+	}
+	return f.Close()
+}
+
+// cleanTmp removes what crashes left in tmp/.
+func (d *Maildrop) cleanTmp() {
+	tmp := filepath.Join(d.dir, "tmp")
+	names, _ := listNames(tmp)
+	for _, n := range names {
+		path := filepath.Join(tmp, n)
+		if st, err := os.Lstat(path); err == nil && time.Since(st.ModTime()) > tmpKeep {
+			os.Remove(path)
+		}
+	}
+}
+
+// shut unloads the folders and closes the index; the maildrop cannot be used after.
+func (d *Maildrop) shut() error {
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		return nil
+	}
+	d.closed = true
+	folders := make([]*Folder, 0, len(d.folders))
+	for _, f := range d.folders {
+		folders = append(folders, f)
+	}
+	d.folders = make(map[string]*Folder)
+	ix := d.index
+	d.mu.Unlock()
+	d.timerMu.Lock()
+	d.stopped = true
+	if d.timer != nil {
+		d.timer.Stop()
+	}
+	d.timerMu.Unlock()
+	var batches []folderBatch
+	for _, f := range folders {
+		if b, ok := f.putAway(); ok {
+			batches = append(batches, b)
+		}
+	}
+	if ix == nil {
+		return nil
+	}
+	return errors.Join(ix.save(batches), ix.close())
+}
+
+// wakeIndex arranges for the index to be written soon.
+func (d *Maildrop) wakeIndex() {
+	d.timerMu.Lock()
+	defer d.timerMu.Unlock()
+	if d.timer != nil || d.stopped {
+		return
+	}
+	d.timer = time.AfterFunc(indexDelay, d.flush)
+}
+
+// flush writes what changed to the index and puts appended UID lines on disk.
+func (d *Maildrop) flush() {
+	d.timerMu.Lock()
+	d.timer = nil
+	d.timerMu.Unlock()
+	d.mu.Lock()
+	ix := d.index
+	folders := make([]*Folder, 0, len(d.folders))
+	for _, f := range d.folders {
+		folders = append(folders, f)
+	}
+	closed := d.closed
+	d.mu.Unlock()
+	if closed || ix == nil {
+		return
+	}
+	var batches []folderBatch
+	for _, f := range folders {
+		if b, ok := f.takeBatch(ix.generation()); ok {
+			batches = append(batches, b)
+		}
+		if err := f.syncList(); err != nil {
+			d.log.Warn("UID list not synced", "error", err)
+		}
+	}
+	if err := ix.save(batches); err != nil {
+		d.log.Warn("index not written", "error", err)
+		for _, f := range folders {
+			f.forgetIndexed()
+		}
+	}
+}
+
+// FolderInfo describes a folder that exists on disk.
+type FolderInfo struct {
+	Name       string             // UTF-8, "/" between levels
+	SpecialUse []imap.MailboxAttr // \Sent … or none
+	dir        string
+}
+
+// Folders lists the folders that exist, by name, INBOX first. Parents that exist only by their children are not in it.
+func (d *Maildrop) Folders() ([]FolderInfo, error) {
+	d.listMu.Lock()
+	defer d.listMu.Unlock()
+	return d.list()
+}
+
+func (d *Maildrop) list() ([]FolderInfo, error) {
+	entries, err := os.ReadDir(d.dir)
+	if err != nil {
+		return nil, fmt.Errorf("listing mailboxes: %w", err)
+	}
+	uses := d.specialUses()
+	list := []FolderInfo{{Name: inboxName, dir: "."}}
+	for _, e := range entries {
+		name := e.Name()
+		if len(name) < 2 || name[0] != '.' || name[1] == '.' || !e.IsDir() {
+			continue
+		}
+		info := FolderInfo{Name: decodeFolder(name), dir: name}
+		if info.Name == inboxName {
+			continue
+		}
+		for _, def := range defaultFolders {
+			if def.name == info.Name {
+				info.SpecialUse = append(info.SpecialUse, def.use)
+			}
+		}
+		for _, use := range uses[name] {
+			if len(info.SpecialUse) == 0 || info.SpecialUse[0] != use {
+				info.SpecialUse = append(info.SpecialUse, use)
+			}
+		}
+		list = append(list, info)
+	}
+	sort.Slice(list[1:], func(i, j int) bool { return list[1+i].Name < list[1+j].Name })
+	return list, nil
+}
+
+// findDir gives the directory of a mailbox as it is on disk, or where it would be.
+func (d *Maildrop) findDir(name string) (dir string, exists bool, err error) {
+	dir, err = encodeFolder(name)
+	if err != nil {
+		return "", false, err
+	}
+	if st, err := os.Stat(filepath.Join(d.dir, dir)); err == nil && st.IsDir() {
+		return dir, true, nil
+	}
+	// Another program may have encoded the same name in another way.
+	list, err := d.list()
+	if err != nil {
+		return "", false, err
+	}
+	for _, f := range list {
+		if f.Name == canonicalName(name) {
+			return f.dir, true, nil
+		}
+	}
+	return dir, false, nil
+}
+
+// CreateFolder makes a mailbox: ErrExists, ErrBadName.
+func (d *Maildrop) CreateFolder(name string, use []imap.MailboxAttr) error {
+	d.listMu.Lock()
+	defer d.listMu.Unlock()
+	dir, exists, err := d.findDir(name)
+	if err != nil {
+		return err
+	}
+	if exists {
+		return ErrExists
+	}
+	if err := d.makeFolder(dir); err != nil {
+		return diskError(err)
+	}
+	if len(use) > 0 {
+		return diskError(d.setSpecialUse(dir, use))
+	}
+	return nil
+}
+
+// makeFolder makes the folder whole or not at all: under a name that no one lists, then renamed.
+func (d *Maildrop) makeFolder(dir string) error {
+	tmp := filepath.Join(d.dir, "tmp", d.store.names.unique())
+	err := makeFolderDir(tmp)
+	if err == nil {
+		err = os.Rename(tmp, filepath.Join(d.dir, dir))
+	}
+	if err != nil {
+		os.RemoveAll(tmp)
+		return fmt.Errorf("making a mailbox: %w", err)
+	}
+	return syncDir(d.dir)
+}
+
+// DeleteFolder deletes the folder and its mail, not its children: ErrNoFolder, ErrInboxFixed.
+func (d *Maildrop) DeleteFolder(name string) error {
+	d.listMu.Lock()
+	defer d.listMu.Unlock()
+	dir, exists, err := d.findDir(name)
+	if err != nil {
+		return err
+	}
+	if dir == "." {
+		return ErrInboxFixed
+	}
+	if !exists {
+		return ErrNoFolder
+	}
+	// One rename takes it out of sight, so that a crash leaves either all of it or none.
+	gone := filepath.Join(d.dir, "tmp", d.store.names.unique())
+	d.mu.Lock()
+	f := d.folders[dir]
+	delete(d.folders, dir)
+	d.mu.Unlock()
+	if f != nil {
+		f.markGone()
+	}
+	if err := os.Rename(filepath.Join(d.dir, dir), gone); err != nil {
+		return fmt.Errorf("deleting a mailbox: %w", err)
+	}
+	if err := syncDir(d.dir); err != nil {
+		return fmt.Errorf("deleting a mailbox: %w", err)
+	}
+	os.RemoveAll(gone)
+	if ix := d.openedIndex(); ix != nil {
+		ix.removeFolder(dir)
+	}
+	return d.setSpecialUse(dir, nil)
+}
+
+// RenameFolder renames a folder and its children. Renaming INBOX moves its messages to a new folder and leaves INBOX
+// empty (RFC 9051 §6.3.6). Sessions that have it open keep it.
+func (d *Maildrop) RenameFolder(from, to string) error {
+	from, to = canonicalName(from), canonicalName(to)
+	if from == inboxName {
+		return d.renameInbox(to)
+	}
+	d.listMu.Lock()
+	defer d.listMu.Unlock()
+	if _, exists, err := d.findDir(to); err != nil {
+		return err
+	} else if exists {
+		return ErrExists
+	}
+	if strings.HasPrefix(to, from+"/") {
+		return ErrBadName
+	}
+	list, err := d.list()
+	if err != nil {
+		return err
+	}
+	type step struct{ from, to string }
+	var steps []step
+	for _, f := range list {
+		rest, below := strings.CutPrefix(f.Name, from+"/")
+		if f.Name != from && !below {
+			continue
+		}
+		name := to
+		if below {
+			name = to + "/" + rest
+		}
+		dir, exists, err := d.findDir(name)
+		if err != nil {
+			return err
+		}
+		if exists {
+			return ErrExists
+		}
+		steps = append(steps, step{f.dir, dir})
+	}
+	if len(steps) == 0 {
+		return ErrNoFolder
+	}
+	for i, s := range steps {
+		if err := d.renameDir(s.from, s.to); err != nil {
+			for _, undo := range steps[:i] {
+				d.renameDir(undo.to, undo.from)
+			}
+			return diskError(fmt.Errorf("renaming a mailbox: %w", err))
+		}
+	}
+	return syncDir(d.dir)
+}
+
+// renameDir renames one directory with what is loaded and known of it.
+func (d *Maildrop) renameDir(from, to string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f := d.folders[from]
+	if f != nil {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.unwatch()
+	}
+	if err := os.Rename(filepath.Join(d.dir, from), filepath.Join(d.dir, to)); err != nil {
+		return err
+	}
+	if f != nil {
+		delete(d.folders, from)
+		d.folders[to] = f
+		f.moveTo(to)
+	}
+	if d.index != nil {
+		d.index.renameFolder(from, to)
+	}
+	uses := d.specialUses()[from]
+	if len(uses) == 0 {
+		return nil
+	}
+	if err := d.setSpecialUse(to, uses); err != nil {
+		return err
+	}
+	return d.setSpecialUse(from, nil)
+}
+
+// renameInbox is RENAME of INBOX.
+func (d *Maildrop) renameInbox(to string) error {
+	if err := d.CreateFolder(to, nil); err != nil {
+		return err
+	}
+	inbox, err := d.Open(inboxName)
+	if err != nil {
+		return err
+	}
+	defer inbox.Release()
+	target, err := d.Open(to)
+	if err != nil {
+		return err
+	}
+	defer target.Release()
+	uids := inbox.allUIDs()
+	if len(uids) == 0 {
+		return nil
+	}
+	_, _, err = inbox.Move(uids, target)
+	return err
+}
+
+// Subscribe adds a name to the subscriptions or takes it out; the mailbox need not exist.
+func (d *Maildrop) Subscribe(name string, on bool) error {
+	name = canonicalName(name)
+	if _, err := encodeFolder(name); err != nil {
+		return err
+	}
+	d.listMu.Lock()
+	defer d.listMu.Unlock()
+	names, err := loadSubscriptions(d.dir)
+	if err != nil {
+		return err
+	}
+	i := sort.SearchStrings(names, name)
+	there := i < len(names) && names[i] == name
+	switch {
+	case there == on:
+		return nil
+	case on:
+		names = append(names, name)
+		sort.Strings(names)
+	default:
+		names = append(names[:i], names[i+1:]...)
+	}
+	return diskError(saveSubscriptions(d.dir, names))
+}
+
+// Subscribed lists the subscriptions, sorted, those of folders that do not exist included.
+func (d *Maildrop) Subscribed() ([]string, error) {
+	d.listMu.Lock()
+	defer d.listMu.Unlock()
+	return loadSubscriptions(d.dir)
+}
+
+// LockPOP3 gives the one POP3 session of the maildrop (RFC 1939 §4); ok is false when there is one already.
+func (d *Maildrop) LockPOP3() (unlock func(), ok bool) {
+	if !d.pop3.TryLock() {
+		return nil, false
+	}
+	return sync.OnceFunc(d.pop3.Unlock), true
+}
+
+// specialUseName is the file that holds the special uses of folders that were created with one (RFC 6154 §3): a line
+// "\Use DIRECTORY" each.
+const specialUseName = "special-use"
+
+func (d *Maildrop) specialUses() map[string][]imap.MailboxAttr {
+	data, err := os.ReadFile(filepath.Join(d.dir, specialUseName))
+	if err != nil {
+		return nil
+	}
+	uses := make(map[string][]imap.MailboxAttr)
+	for line := range strings.Lines(string(data)) {
+		use, dir, ok := strings.Cut(strings.TrimRight(line, "\r\n"), " ")
+		if ok && strings.HasPrefix(use, `\`) && strings.HasPrefix(dir, ".") {
+			uses[dir] = append(uses[dir], imap.MailboxAttr(use))
+		}
+	}
+	return uses
+}
+
+func (d *Maildrop) setSpecialUse(dir string, use []imap.MailboxAttr) error {
+	uses := d.specialUses()
+	if len(use) == 0 && len(uses[dir]) == 0 {
+		return nil
+	}
+	if uses == nil {
+		uses = make(map[string][]imap.MailboxAttr)
+	}
+	uses[dir] = use
+	var lines []string
+	for dir, list := range uses {
+		for _, u := range list {
+			lines = append(lines, string(u)+" "+dir+"\n")
+		}
+	}
+	sort.Strings(lines)
+	if err := writeFileAtomic(filepath.Join(d.dir, specialUseName), []byte(strings.Join(lines, ""))); err != nil {
+		return fmt.Errorf("writing the special uses: %w", err)
+	}
+	return nil
+}
+
+// openedIndex opens the index at its first use.
+func (d *Maildrop) openedIndex() *index {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.index == nil && !d.closed {
+		d.index = openIndex(d.indexPath, d.log, d.wakeIndex)
+	}
+	return d.index
+}
+
+// Open gives the shared folder, loading it if no one has it open: ErrNoFolder, ErrBadName. Release it when done.
+func (d *Maildrop) Open(name string) (*Folder, error) {
+	d.listMu.Lock()
+	dir, exists, err := d.findDir(name)
+	d.listMu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	if !exists {
+		return nil, ErrNoFolder
+	}
+	ix := d.openedIndex()
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		return nil, ErrClosed
+	}
+	f := d.folders[dir]
+	if f == nil {
+		f = newFolder(d, dir, ix)
+		d.folders[dir] = f
+	}
+	f.refs++
+	d.mu.Unlock()
+	f.loading.Do(func() { f.loadErr = f.load() })
+	if f.loadErr != nil {
+		d.mu.Lock()
+		if d.folders[dir] == f {
+			delete(d.folders, dir)
+		}
+		d.mu.Unlock()
+		return nil, diskError(f.loadErr)
+	}
+	return f, nil
+}
+
+// loaded gives a folder only if it is in memory, with a reference.
+func (d *Maildrop) loaded(dir string) *Folder {
+	d.mu.Lock()
+	f := d.folders[dir]
+	if f != nil {
+		f.refs++
+	}
+	d.mu.Unlock()
+	if f == nil {
+		return nil
+	}
+	f.loading.Do(func() { f.loadErr = f.load() })
+	if f.loadErr != nil {
+		f.Release()
+		return nil
+	}
+	return f
+}
+
+// release is Folder.Release.
+func (d *Maildrop) release(f *Folder) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if f.refs--; f.refs > 0 || d.closed {
+		return
+	}
+	if f.idle == nil {
+		f.idle = time.AfterFunc(idleKeep, func() { d.unload(f) })
+	} else {
+		f.idle.Reset(idleKeep)
+	}
+}
+
+// unload takes an unused folder out of memory, its state written to the index.
+func (d *Maildrop) unload(f *Folder) {
+	d.mu.Lock()
+	ix := d.index
+	if f.refs > 0 || d.closed || d.folders[f.dir] != f {
+		d.mu.Unlock()
+		return
+	}
+	delete(d.folders, f.dir)
+	d.mu.Unlock()
+	// Between here and the end of the write another session may load the folder anew: it then finds an index that is
+	// not clean, or directory times that differ, and looks at the files.
+	if b, ok := f.putAway(); ok && ix != nil {
+		if err := ix.save([]folderBatch{b}); err != nil {
+			d.log.Warn("index not written", "error", err)
+		}
+	}
+}
+
+// Delivery says where a message goes.
+type Delivery struct {
+	Account string      // lower case
+	Folder  string      // "INBOX" …; made if missing
+	Flags   []imap.Flag // usually none
+}
+
+// Deliver puts one received message into all the folders named, by hard link where it can. When it returns nil the
+// message and its directory entries are on disk everywhere; on an error nothing is left anywhere. Consumes in.
+func (s *Store) Deliver(ctx context.Context, in *Incoming, to []Delivery) error {
+	defer in.Discard()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := in.finish(time.Time{}); err != nil {
+		return diskError(err)
+	}
+	var done []delivered
+	for i, target := range to {
+		one, err := s.deliverOne(in, target, i == len(to)-1)
+		if err != nil {
+			undoDeliveries(done)
+			return diskError(fmt.Errorf("delivering to %s: %w", target.Account, err))
+		}
+		done = append(done, one)
+	}
+	for _, one := range done {
+		if err := s.syncs.Sync(filepath.Dir(one.path)); err != nil {
+			undoDeliveries(done)
+			return diskError(fmt.Errorf("delivering: %w", err))
+		}
+	}
+	return nil
+}
+
+// delivered is one copy that has its name already.
+type delivered struct {
+	path   string
+	folder *Maildrop
+	dir    string
+}
+
+func undoDeliveries(done []delivered) {
+	for _, one := range done {
+		os.Remove(one.path)
+		if f := one.folder.loaded(one.dir); f != nil {
+			f.poke()
+			f.Release()
+		}
+	}
+}
+
+// deliverOne gives the message its name in one folder. The last target takes the file itself.
+func (s *Store) deliverOne(in *Incoming, target Delivery, last bool) (delivered, error) {
+	d, err := s.Maildrop(target.Account)
+	if err != nil {
+		return delivered{}, err
+	}
+	defer d.Release()
+	d.listMu.Lock()
+	dir, exists, err := d.findDir(target.Folder)
+	if err == nil && !exists {
+		err = d.makeFolder(dir)
+	}
+	d.listMu.Unlock()
+	if err != nil {
+		return delivered{}, err
+	}
+	if len(target.Flags) > 0 {
+		return d.deliverFlagged(in, target, dir, last)
+	}
+	base := withSizes(s.names.unique(), in.size, in.crlfSize)
+	one := delivered{path: filepath.Join(d.dir, dir, "new", base), folder: d, dir: dir}
+	if f := d.loaded(dir); f != nil {
+		defer f.Release()
+		return one, f.adoptDelivery(in, base, last)
+	}
+	if err := in.place(one.path, last); err != nil {
+		return delivered{}, err
+	}
+	if f := d.loaded(dir); f != nil { // loaded meanwhile, perhaps without this file
+		f.poke()
+		f.Release()
+	}
+	return one, nil
+}
+
+// deliverFlagged delivers with flags, for which the folder's keywords are needed.
+func (d *Maildrop) deliverFlagged(in *Incoming, target Delivery, dir string, last bool) (delivered, error) {
+	f, err := d.Open(target.Folder)
+	if err != nil {
+		return delivered{}, err
+	}
+	defer f.Release()
+	name, err := f.adoptFlagged(in, target.Flags, last)
+	if err != nil {
+		return delivered{}, err
+	}
+	return delivered{path: filepath.Join(d.dir, dir, "cur", name), folder: d, dir: dir}, nil
+}

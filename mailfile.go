@@ -1,0 +1,158 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/emersion/go-imap/v2"
+)
+
+// Message is an open message, seen with CRLF line ends whatever its file has. Not safe for concurrent use.
+type Message struct {
+	file *os.File
+	size int64
+	lf   bool // the file has lone LF, which become CRLF while it is read
+}
+
+// OpenMessage opens a message for reading: ErrExpunged when it is gone. Close it.
+func (f *Folder) OpenMessage(uid imap.UID) (*Message, error) {
+	for try := 0; ; try++ {
+		f.mu.Lock()
+		if f.gone {
+			f.mu.Unlock()
+			return nil, ErrNoFolder
+		}
+		i := f.find(uid, 0)
+		if i < 0 {
+			f.mu.Unlock()
+			return nil, ErrExpunged
+		}
+		m := f.msgs[i]
+		path := filepath.Join(f.path, m.subdir(), m.fileName())
+		f.mu.Unlock()
+		file, err := os.Open(path)
+		if err == nil {
+			return f.opened(file, &m)
+		}
+		if !errors.Is(err, fs.ErrNotExist) || try >= 3 {
+			return nil, fmt.Errorf("opening a message: %w", err)
+		}
+		// Renamed since, by a session (then the next look has the new name) or by another program.
+		f.mu.Lock()
+		if j := f.find(uid, i); j >= 0 && f.msgs[j].fileName() == m.fileName() && f.msgs[j].place == m.place {
+			err = f.scan(true, true, nil)
+		}
+		f.unlock()
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+}
+
+// opened checks the sizes that were known against the file and learns them if they do not fit.
+func (f *Folder) opened(file *os.File, m *Msg) (*Message, error) {
+	st, err := file.Stat()
+	if err != nil {
+		file.Close()
+		return nil, fmt.Errorf("opening a message: %w", err)
+	}
+	size := m.Size
+	if size < 0 || m.stored != st.Size() {
+		size = crlfLength(file.Name(), st.Size())
+		f.mu.Lock()
+		if i := f.find(m.UID, 0); i >= 0 {
+			f.msgs[i].stored, f.msgs[i].Size = st.Size(), size
+			f.markDirty(m.UID)
+		}
+		f.mu.Unlock()
+	}
+	return &Message{file: file, size: size, lf: size != st.Size()}, nil
+}
+
+// crlfLength reads a file to know its length with CRLF line ends; stored is given back when it cannot be read.
+func crlfLength(path string, stored int64) int64 {
+	file, err := os.Open(path)
+	if err != nil {
+		return stored
+	}
+	defer file.Close()
+	n, err := io.Copy(io.Discard, newCRLFReader(file))
+	if err != nil {
+		return stored
+	}
+	return n
+}
+
+// Size is RFC822.SIZE: the length with CRLF line ends.
+func (m *Message) Size() int64 { return m.size }
+
+// Close closes the file.
+func (m *Message) Close() error { return m.file.Close() }
+
+// Section reads n bytes from off, both counted with CRLF line ends and cut to the message. Nothing is held whole.
+func (m *Message) Section(off, n int64) io.Reader {
+	off = min(max(off, 0), m.size)
+	n = min(max(n, 0), m.size-off)
+	if !m.lf {
+		return io.NewSectionReader(m.file, off, n)
+	}
+	r := newCRLFReader(io.NewSectionReader(m.file, 0, 1<<62))
+	if _, err := io.CopyN(io.Discard, r, off); err != nil {
+		return bytes.NewReader(nil)
+	}
+	return io.LimitReader(r, n)
+}
+
+// crlfReader gives every line a CRLF end.
+type crlfReader struct {
+	in     *bufio.Reader
+	lastCR bool
+	owedLF bool // CR of a pair was given, its LF not yet
+}
+
+func newCRLFReader(r io.Reader) *crlfReader { return &crlfReader{in: bufio.NewReaderSize(r, 16<<10)} }
+
+func (c *crlfReader) Read(p []byte) (n int, err error) {
+	for n < len(p) {
+		if c.owedLF {
+			p[n] = '\n'
+			n++
+			c.owedLF, c.lastCR = false, false
+			continue
+		}
+		buf, perr := c.in.Peek(1)
+		if len(buf) == 0 {
+			if n > 0 {
+				return n, nil
+			}
+			return 0, perr
+		}
+		buf, _ = c.in.Peek(min(c.in.Buffered(), len(p)-n))
+		end := bytes.IndexByte(buf, '\n')
+		if end < 0 {
+			n += copy(p[n:], buf)
+			c.lastCR = buf[len(buf)-1] == '\r'
+			c.in.Discard(len(buf))
+			continue
+		}
+		n += copy(p[n:], buf[:end])
+		paired := end > 0 && buf[end-1] == '\r' || end == 0 && c.lastCR
+		c.in.Discard(end + 1)
+		c.lastCR = false
+		if paired {
+			c.owedLF = true
+			continue
+		}
+		// There is room: the LF itself was within len(p)-n.
+		p[n] = '\r'
+		n++
+		c.owedLF = true
+	}
+	return n, nil
+}

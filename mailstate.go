@@ -1,0 +1,128 @@
+package main
+
+import (
+	"errors"
+
+	"github.com/emersion/go-imap/v2"
+)
+
+// What the files of the store speak of: the state of a message, its flags, and the errors of the store.
+
+var (
+	// ErrNoFolder: the mailbox does not exist (any more).
+	ErrNoFolder = errors.New("no such mailbox")
+	// ErrExists: a mailbox of this name exists.
+	ErrExists = errors.New("mailbox exists")
+	// ErrBadName: no mailbox can have this name.
+	ErrBadName = errors.New("bad mailbox name")
+	// ErrExpunged: the message is gone.
+	ErrExpunged = errors.New("message is expunged")
+	// ErrDiskFull: the disk or the quota is used up.
+	ErrDiskFull = errors.New("disk is full")
+	// ErrKeywords: the folder has maxKeywords different keywords already, or the name is no keyword.
+	ErrKeywords = errors.New("too many or bad keywords")
+	// ErrInboxFixed: INBOX cannot be deleted.
+	ErrInboxFixed = errors.New("INBOX cannot be deleted")
+	// ErrClosed: the maildrop was put aside or the store is closed.
+	ErrClosed = errors.New("maildrop is closed")
+)
+
+// Flags is a set of system flags.
+type Flags uint8
+
+// The system flags of RFC 9051 §2.3.2 but \Recent, which belongs to sessions.
+const (
+	FlagSeen Flags = 1 << iota
+	FlagAnswered
+	FlagFlagged
+	FlagDeleted
+	FlagDraft
+)
+
+// Msg is the state of one message at the moment it was asked for, a copy.
+type Msg struct {
+	UID      imap.UID
+	Flags    Flags
+	place    uint8  // placeNew or 0: in new/ or cur/
+	ModSeq   uint64 // of the last change
+	Keywords uint64 // bit i: Folder.Keywords()[i]
+	Size     int64  // RFC822.SIZE: bytes with CRLF line ends; -1: not known yet
+	stored   int64  // bytes on disk; -1: not known yet
+	Date     int64  // INTERNALDATE, Unix seconds; dateUnknown: not known yet
+	Saved    int64  // when it came into this folder, Unix seconds (RFC 8514)
+	base     string // file name up to the flags
+	info     string // the rest of the file name
+}
+
+const (
+	placeNew    = 1
+	dateUnknown = -1 << 62
+)
+
+// fileName is the message's name within its directory.
+func (m *Msg) fileName() string { return m.base + m.info }
+
+// subdir is the directory within the Maildir.
+func (m *Msg) subdir() string {
+	if m.place == placeNew {
+		return "new"
+	}
+	return "cur"
+}
+
+// CacheKind names a disposable derived value of a message; those that use it number the kinds from 0 to cacheKinds-1.
+type CacheKind byte
+
+const cacheKinds = 4
+
+// FlagOp is how Folder.SetFlags combines.
+type FlagOp int
+
+const (
+	FlagsReplace FlagOp = iota
+	FlagsAdd
+	FlagsRemove
+)
+
+// NoUnchangedSince lets Folder.SetFlags change everything.
+const NoUnchangedSince = ^uint64(0)
+
+// systemFlag gives the bit of a system flag; 0 for keywords and \Recent.
+func systemFlag(f imap.Flag) Flags {
+	for _, s := range systemFlagNames {
+		if equalFoldASCII(string(f), s.name) {
+			return s.flag
+		}
+	}
+	return 0
+}
+
+var systemFlagNames = [...]struct {
+	flag Flags
+	name string
+}{
+	{FlagAnswered, `\Answered`},
+	{FlagFlagged, `\Flagged`},
+	{FlagDeleted, `\Deleted`},
+	{FlagSeen, `\Seen`},
+	{FlagDraft, `\Draft`},
+}
+
+func equalFoldASCII(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := 0; i < len(a); i++ {
+		x, y := a[i], b[i]
+		if x >= 'A' && x <= 'Z' {
+			x += 'a' - 'A'
+		}
+		if y >= 'A' && y <= 'Z' {
+			y += 'a' - 'A'
+		}
+		if x != y {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,47 @@
+// Appliance is a mail server in one file: SMTP, submission, POP3 and IMAP with
+// TLS, for the people of one network, with nothing to configure.
+//
+// Where to find what:
+//
+//	main.go                 start and end of the process
+//	command*.go             the commands, one noun a file
+//	firststart.go           the owner's account and the welcome
+//	admin.go, control.go    changes to the accounts, also while the appliance runs
+//	datadir.go, lock_*.go   the data folder and who owns it
+//	service.go              running under the service manager of the system
+//	settings.go             the few settings
+//	accounts*.go, password.go  people, aliases, passwords
+//	naming.go               what can be an address or a host name here
+//	tomlfile.go             the files that people edit
+//	tls.go, tls_sign.go     the local certificate authority, the one tls.Config
+//	protocols.go            the table of ports, accept loops, caps, shutdown
+//	conn*.go, throttle.go   what all sessions share
+//	smtp*.go, pop3.go       one session type each
+//	imap*.go                the IMAP session, a family
+//	mailbox.go, folder*.go, view.go, watch.go, incoming.go, mailfile.go
+//	                        the store as the protocols see it
+//	maildir*.go, foldername.go, uidlist.go, keywords.go, subscriptions.go
+//	                        its files, as Dovecot has them too
+//	index.go, mailstate.go  the disposable cache; the words of the store
+//	message*.go, address.go, mutf7.go  the formats of mail, without any state
+//
+// layout_test.go holds which of these may call which.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	if startedByServiceManager() {
+		os.Exit(runAsService(func(ctx context.Context) int {
+			return run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+		}))
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}

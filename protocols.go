@@ -1,0 +1,363 @@
+package main
+
+// The table of ports, what serves each, and the life of all connections: accept,
+// caps, TLS from the start, a panic that ends one session alone, and the orderly
+// shutdown.
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/netip"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// portShift is added to all ports when the operating system refuses low ones.
+const portShift = 1000
+
+// DefaultMaxSize is the size of a message in bytes that is taken by default.
+const DefaultMaxSize = 50 << 20
+
+// portSpec is one row of the table of ports.
+type portSpec struct {
+	number   int
+	name     string
+	implicit bool                                             // TLS from the start
+	serve    func(ctx context.Context, c *Conn, p *Protocols) // one session, from the greeting on
+	busy     string                                           // what a client over the caps is told
+}
+
+// portTable lists what is opened, in the order in which it is reported.
+func portTable() []portSpec {
+	const (
+		smtpBusy = "421 4.7.0 Too many connections, try again later\r\n"
+		pop3Busy = "-ERR [SYS/TEMP] too many connections, try again later\r\n"
+		imapBusy = "* BYE [UNAVAILABLE] Too many connections, try again later\r\n"
+	)
+	return []portSpec{
+		{25, "smtp", false, serveSMTP, smtpBusy},
+		{465, "submissions", true, serveSubmission, smtpBusy},
+		{587, "submission", false, serveSubmission, smtpBusy},
+		{110, "pop3", false, servePOP3, pop3Busy},
+		{995, "pop3s", true, servePOP3, pop3Busy},
+		{143, "imap", false, serveIMAP, imapBusy},
+		{993, "imaps", true, serveIMAP, imapBusy},
+	}
+}
+
+// Protocols is the table of ports and all listeners. The exported fields are set
+// before Open and not changed after.
+type Protocols struct {
+	Accounts *Accounts
+	Store    *Store
+	TLS      *tls.Config // of all ports
+	Hostname string      // the name in greetings and trace fields
+	Listen   string      // "" all addresses, else one address
+	Offset   int         // added to each port; at 0, refused low ports are shifted by 1000
+	MaxSize  int64       // bytes of a message, 0: DefaultMaxSize
+	Log      *slog.Logger
+	Now      func() time.Time // nil: time.Now; for throttling and trace fields
+
+	// Judge is asked for a verdict about each message that is complete, before it
+	// is delivered. Nil takes all.
+	Judge func(ctx context.Context, m *ReceivedMail) (Verdict, error)
+
+	limits   connLimits                                 // zero: the defaults
+	anyPort  bool                                       // take free ports in place of the table's numbers
+	listen   func(address string) (net.Listener, error) // nil: listenTCP
+	specs    []portSpec                                 // nil: portTable
+	wrapConn func(net.Conn) net.Conn                    // what is put around a connection that was accepted, nil: nothing
+	env      *connEnv
+	open     []openPort
+	lastConn atomic.Uint64
+	lastBusy atomic.Int64 // second in which a connection over the caps was logged
+
+	mu      sync.Mutex
+	conns   map[*Conn]struct{}
+	perAddr map[netip.Addr]int
+	running sync.WaitGroup // accept loops and sessions
+}
+
+// openPort is a port of the table that is bound.
+type openPort struct {
+	portSpec
+	listener net.Listener
+}
+
+// Port is one open port, for the first-start text and status.
+type Port struct {
+	Name   string // "smtp", "submissions", "submission", "pop3", "pop3s", "imap", "imaps"
+	Number int    // as bound
+	TLS    string // "from the start" or "STARTTLS"
+}
+
+// Open binds all ports, or none, and reports them. shifted says that the
+// operating system refused the low ports and portShift was added to all.
+func (p *Protocols) Open() (ports []Port, shifted bool, err error) {
+	p.prepare()
+	err = p.bind(p.Offset)
+	if isPermission(err) && p.Offset == 0 {
+		shifted = true
+		err = p.bind(portShift)
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	for _, o := range p.open {
+		port := Port{Name: o.name, Number: o.listener.Addr().(*net.TCPAddr).Port, TLS: "STARTTLS"}
+		if o.implicit {
+			port.TLS = "from the start"
+		}
+		p.Log.Info("listening", "protocol", o.name, "address", o.listener.Addr().String())
+		ports = append(ports, port)
+	}
+	return ports, shifted, nil
+}
+
+func (p *Protocols) prepare() {
+	if p.Log == nil {
+		p.Log = slog.New(slog.DiscardHandler)
+	}
+	if p.MaxSize == 0 {
+		p.MaxSize = DefaultMaxSize
+	}
+	if p.Now == nil {
+		p.Now = time.Now
+	}
+	if p.specs == nil {
+		p.specs = portTable()
+	}
+	if p.listen == nil {
+		p.listen = listenTCP
+	}
+	p.env = newConnEnv(p.limits, p.TLS, p.Accounts, p.Now)
+	p.conns = map[*Conn]struct{}{}
+	p.perAddr = map[netip.Addr]int{}
+}
+
+// bind opens all ports of the table, or none.
+func (p *Protocols) bind(offset int) error {
+	for _, spec := range p.specs {
+		number := spec.number + offset
+		if p.anyPort {
+			number = 0
+		}
+		l, err := p.listen(net.JoinHostPort(p.Listen, strconv.Itoa(number)))
+		if err != nil {
+			p.Close()
+			return p.bindError(spec, number, err)
+		}
+		p.open = append(p.open, openPort{spec, l})
+	}
+	return nil
+}
+
+// listenTCP listens on an address. Connections are asked rarely whether they are
+// still there: each time would wake a phone that waits for mail.
+func listenTCP(address string) (net.Listener, error) {
+	keepAlive := net.KeepAliveConfig{Enable: true, Idle: 10 * time.Minute, Interval: time.Minute, Count: 5}
+	return (&net.ListenConfig{KeepAliveConfig: keepAlive}).Listen(context.Background(), "tcp", address)
+}
+
+// bindError says in one sentence why a port is not to be had.
+func (p *Protocols) bindError(spec portSpec, number int, err error) error {
+	switch {
+	case isInUse(err):
+		return fmt.Errorf("port %d (%s) is in use by another program; stop it, or choose other ports with --port-offset: %w", number, spec.name, err)
+	case isPermission(err):
+		return fmt.Errorf("port %d (%s) is refused by the operating system; choose other ports with --port-offset: %w", number, spec.name, err)
+	case p.Listen != "":
+		return fmt.Errorf("cannot listen on address %s, port %d (%s): %w", p.Listen, number, spec.name, err)
+	default:
+		return fmt.Errorf("cannot listen on port %d (%s): %w", number, spec.name, err)
+	}
+}
+
+// The numbers that Windows has for a refused and a used port.
+const (
+	windowsAccess = syscall.Errno(10013) // WSAEACCES
+	windowsInUse  = syscall.Errno(10048) // WSAEADDRINUSE
+)
+
+func isPermission(err error) bool {
+	return errors.Is(err, fs.ErrPermission) || isWindowsError(err, windowsAccess)
+}
+
+func isInUse(err error) bool {
+	return errors.Is(err, syscall.EADDRINUSE) || isWindowsError(err, windowsInUse)
+}
+
+func isWindowsError(err error, number syscall.Errno) bool {
+	var e syscall.Errno
+	return runtime.GOOS == "windows" && errors.As(err, &e) && e == number
+}
+
+// Close closes the listeners. Serve does it by itself; Close is for ports that
+// were opened and are not served.
+func (p *Protocols) Close() {
+	for _, o := range p.open {
+		_ = o.listener.Close() // nothing more is wanted from it
+	}
+	p.open = nil
+}
+
+// Serve serves the ports that Open bound until ctx ends, and then shuts down
+// within 10 s: the listeners are closed, idle sessions get BYE or 421 at once,
+// running commands and messages that are being received may finish.
+func (p *Protocols) Serve(ctx context.Context) error {
+	if p.env == nil || len(p.open) == 0 {
+		return errors.New("serving: no port is open")
+	}
+	sessions, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	for _, o := range p.open {
+		p.running.Go(func() { p.accept(sessions, o) })
+	}
+	<-ctx.Done()
+	p.Close()
+	p.shutdown(cancel)
+	return nil
+}
+
+// shutdown ends the sessions: politely, and after limits.Shutdown by force.
+func (p *Protocols) shutdown(cancel context.CancelFunc) {
+	p.mu.Lock()
+	close(p.env.closing)
+	for c := range p.conns {
+		c.raw.shutdown()
+	}
+	p.mu.Unlock()
+	force := time.AfterFunc(p.env.limits.Shutdown, func() {
+		cancel()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for c := range p.conns {
+			c.raw.abort()
+		}
+	})
+	p.running.Wait()
+	force.Stop()
+}
+
+// accept takes connections until the listener is closed. When the system has no
+// more to give (file descriptors), it waits a little longer each time.
+func (p *Protocols) accept(ctx context.Context, o openPort) {
+	const firstPause, maxPause = 5 * time.Millisecond, time.Second
+	pause := firstPause
+	for {
+		raw, err := o.listener.Accept()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case err != nil:
+			p.Log.Warn("cannot accept a connection", "protocol", o.name, "error", err, "retry", pause)
+			select {
+			case <-time.After(pause):
+			case <-p.env.closing:
+			}
+			pause = min(2*pause, maxPause)
+		default:
+			pause = firstPause
+			p.admit(ctx, o.portSpec, raw)
+		}
+	}
+}
+
+// admit starts the session of a connection, if the caps allow it.
+func (p *Protocols) admit(ctx context.Context, spec portSpec, raw net.Conn) {
+	if p.wrapConn != nil {
+		raw = p.wrapConn(raw)
+	}
+	id := strconv.FormatUint(p.lastConn.Add(1), 36)
+	c := newConn(p.env, raw, id, p.Log)
+	switch p.enter(c) {
+	case errTooMany:
+		p.logTooMany(c, spec)
+		refuse(spec, raw)
+	case ErrShutdown:
+		_ = raw.Close()
+	default:
+		p.running.Go(func() { p.session(ctx, spec, c) })
+	}
+}
+
+// logTooMany logs a connection over the caps, once a second at most: a flood of
+// them is not to fill the disk.
+func (p *Protocols) logTooMany(c *Conn, spec portSpec) {
+	now := time.Now().Unix()
+	if p.lastBusy.Swap(now) != now {
+		c.Log.Warn("rejected", "protocol", spec.name, "reason", errTooMany.Error())
+	}
+}
+
+var errTooMany = errors.New("too many connections")
+
+// enter counts a connection, or says why it is not admitted.
+func (p *Protocols) enter(c *Conn) error {
+	key := throttlePrefix(c.Remote)
+	limit := p.env.limits.PerAddr
+	if c.Remote.IsLoopback() || c.Remote.IsPrivate() || c.Remote.IsLinkLocalUnicast() {
+		limit = p.env.limits.PerLAN
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c.Closing() {
+		return ErrShutdown
+	}
+	if len(p.conns) >= p.env.limits.Total || p.perAddr[key] >= limit {
+		return errTooMany
+	}
+	p.conns[c] = struct{}{}
+	p.perAddr[key]++
+	return nil
+}
+
+func (p *Protocols) leave(c *Conn) {
+	key := throttlePrefix(c.Remote)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.conns, c)
+	if p.perAddr[key]--; p.perAddr[key] == 0 {
+		delete(p.perAddr, key)
+	}
+}
+
+// refuse tells a client that it is one too many, where it can be told without a
+// handshake. The line fits into the empty send buffer, so nothing waits.
+func refuse(spec portSpec, raw net.Conn) {
+	if !spec.implicit && raw.SetWriteDeadline(time.Now().Add(time.Second)) == nil {
+		_, _ = raw.Write([]byte(spec.busy)) // it is closed in any case
+	}
+	_ = raw.Close()
+}
+
+// session runs one session from the handshake to the close.
+func (p *Protocols) session(ctx context.Context, spec portSpec, c *Conn) {
+	defer p.leave(c)
+	defer c.Close()
+	defer recoverSession(c, spec.name)
+	if spec.implicit {
+		if err := c.StartTLS(); err != nil {
+			c.Log.Debug("no session", "protocol", spec.name, "error", err)
+			return
+		}
+	}
+	spec.serve(ctx, c, p)
+}
+
+// recoverSession makes a panic end this session alone. To be deferred.
+func recoverSession(c *Conn, protocol string) {
+	if cause := recover(); cause != nil {
+		c.Log.Error("panic in a session", "protocol", protocol, "panic", fmt.Sprint(cause), "stack", string(debug.Stack()))
+	}
+}

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"bytes"
+	"io"
+)
+
+// dataStep is the most that one octet of DATA can become: CRLF, a dot that is
+// doubled, and the end.
+const dataStep = 8
+
+// dataDecoder turns what a client sends after DATA into lines that end in CRLF,
+// dots doubled at their beginning, and the dot at the end. Only CRLF.CRLF ends
+// the message (RFC 5321 §4.1.1.4); a CR or LF alone is made a CRLF, and a dot
+// behind it is a dot of the text, which is doubled so that it stays one. The zero
+// value stands at the beginning of a message.
+type dataDecoder struct {
+	state   dataState
+	midLine bool // of what was given out
+}
+
+// dataState is where a dataDecoder stands in what came in.
+type dataState int
+
+const (
+	dataBegin dataState = iota // after a CRLF
+	dataDot                    // after a CRLF and a dot
+	dataDotCR                  // after a CRLF, a dot and a CR
+	dataText                   // within a line, or after a CR or LF alone
+	dataCR                     // after a CR in a line
+)
+
+// decode reads src and writes dst, which has room for 2*dataStep at least. It
+// stops when either is used up, or with done at the end of the message.
+func (d *dataDecoder) decode(dst, src []byte) (n, used int, done bool) {
+	for used < len(src) && n+dataStep <= len(dst) {
+		c := src[used]
+		used++
+		switch d.state {
+		case dataBegin:
+			if c == '.' {
+				d.state = dataDot
+				continue
+			}
+		case dataDot: // the dot was put there by the client's dot-stuffing
+			if c == '\r' {
+				d.state = dataDotCR
+				continue
+			}
+		case dataDotCR:
+			if c == '\n' {
+				n += copy(dst[n:], ".\r\n")
+				return n, used, true
+			}
+			n += d.newline(dst[n:])
+		case dataCR:
+			n += d.newline(dst[n:])
+			if c == '\n' {
+				d.state = dataBegin
+				continue
+			}
+		}
+		n += d.text(dst[n:], c)
+	}
+	return n, used, false
+}
+
+// text takes an octet that is not part of a CRLF or of the end.
+func (d *dataDecoder) text(dst []byte, c byte) int {
+	d.state = dataText
+	switch {
+	case c == '\r':
+		d.state = dataCR
+		return 0
+	case c == '\n':
+		return d.newline(dst)
+	case c == '.' && !d.midLine:
+		d.midLine = true
+		return copy(dst, "..")
+	}
+	d.midLine = true
+	dst[0] = c
+	return 1
+}
+
+func (d *dataDecoder) newline(dst []byte) int {
+	d.midLine = false
+	return copy(dst, "\r\n")
+}
+
+// lineEndReader reads a stream with every CR, LF and CRLF made a CRLF.
+type lineEndReader struct {
+	r   io.Reader
+	in  [4 << 10]byte
+	out []byte // converted, not read yet
+	buf []byte // what out lies in
+	cr  bool   // a CR came last, and has not been given out
+	err error
+}
+
+func newLineEndReader(r io.Reader) *lineEndReader { return &lineEndReader{r: r} }
+
+func (c *lineEndReader) Read(p []byte) (int, error) {
+	for len(c.out) == 0 {
+		if c.err != nil {
+			return 0, c.err
+		}
+		n, err := c.r.Read(c.in[:])
+		c.buf = c.convert(c.buf[:0], c.in[:n])
+		if err == io.EOF && c.cr {
+			c.cr = false
+			c.buf = append(c.buf, '\r', '\n')
+		}
+		c.out, c.err = c.buf, err
+	}
+	n := copy(p, c.out)
+	c.out = c.out[n:]
+	return n, nil
+}
+
+func (c *lineEndReader) convert(dst, src []byte) []byte {
+	if c.cr && len(src) > 0 {
+		c.cr = false
+		dst = append(dst, '\r', '\n')
+		if src[0] == '\n' {
+			src = src[1:]
+		}
+	}
+	for len(src) > 0 {
+		i := bytes.IndexAny(src, "\r\n")
+		if i < 0 {
+			return append(dst, src...)
+		}
+		dst = append(dst, src[:i]...)
+		pair := src[i] == '\r' && i+1 < len(src) && src[i+1] == '\n'
+		switch {
+		case pair:
+			src = src[i+2:]
+		case src[i] == '\r' && i+1 == len(src):
+			c.cr = true
+			return dst
+		default:
+			src = src[i+1:]
+		}
+		dst = append(dst, '\r', '\n')
+	}
+	return dst
+}

@@ -1,0 +1,402 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+
+	"github.com/emersion/go-smtp"
+)
+
+const (
+	maxReceivedFields = 100      // RFC 5321 §6.3: a message with more goes in a circle
+	maxFromField      = 64 << 10 // octets of the From field on submission
+	headerLookAhead   = 4 << 10  // octets in which a field's name has to end
+)
+
+// ReceivedMail is a message that is complete and not yet delivered.
+type ReceivedMail struct {
+	ID       string
+	Remote   netip.Addr
+	Helo     string
+	Account  string // who has logged in to send it, "" on port 25
+	From     string // reverse-path, "" for the null one
+	Rcpts    []Address
+	Accounts []string // that it will reach
+	TLS      bool
+	Message  io.ReaderAt // with the trace fields in front
+	Size     int64
+}
+
+// Verdict is what shall become of a message. The zero value delivers it to the
+// INBOX.
+type Verdict struct {
+	Refuse string // the sentence with which it is refused, "" takes it
+	Later  bool   // refuse for now: the sender tries again
+	Folder string // where it is delivered, "" for the INBOX
+	Fields string // header fields to put in front, each with its CRLF
+}
+
+// receive stores a message: it streams into the first recipient's maildrop with
+// the trace fields in front, is judged, and is delivered to all. Nothing is left
+// behind when it fails.
+func (s *smtpSession) receive(mail smtpMail, r io.Reader) (id string, err error) {
+	drop, err := s.p.Store.Maildrop(mail.accounts[0])
+	if err != nil {
+		return "", fmt.Errorf("opening a maildrop: %w", err)
+	}
+	defer drop.Release()
+	in, err := drop.Receive()
+	if err != nil {
+		return "", fmt.Errorf("starting a message: %w", err)
+	}
+	defer func() { in.Discard() }()
+	id = strings.ToLower(rand.Text()[:16])
+	if err := s.write(in, mail, id, r); err != nil {
+		return "", err
+	}
+	verdict, err := s.judge(mail, id, in)
+	if err != nil {
+		return "", err
+	}
+	if verdict.Fields != "" {
+		if in, err = prepend(drop, in, verdict.Fields); err != nil {
+			return "", err
+		}
+	}
+	size := in.Size()
+	to := make([]Delivery, len(mail.accounts))
+	for i, account := range mail.accounts {
+		to[i] = Delivery{Account: account, Folder: verdict.Folder}
+	}
+	if err := s.p.Store.Deliver(s.ctx, in, to); err != nil {
+		return "", fmt.Errorf("delivering a message: %w", err)
+	}
+	s.c.Log.Info("delivered", "id", id, "from", mail.reversePath(), "to", strings.Join(mail.accounts, " "), "size", size)
+	return id, nil
+}
+
+// reversePath gives the sender as it stands in Return-Path, without brackets.
+func (m *smtpMail) reversePath() string {
+	if m.null {
+		return ""
+	}
+	return m.from.String()
+}
+
+// judge asks for a verdict, if there is somebody to ask.
+func (s *smtpSession) judge(mail smtpMail, id string, in *Incoming) (Verdict, error) {
+	verdict := Verdict{}
+	if s.p.Judge != nil {
+		var err error
+		verdict, err = s.p.Judge(s.ctx, &ReceivedMail{
+			ID: id, Remote: s.c.Remote, Helo: mail.helo, Account: s.account, From: mail.reversePath(), Rcpts: mail.rcpts,
+			Accounts: mail.accounts, TLS: s.c.TLS() != nil, Message: in, Size: in.Size(),
+		})
+		if err != nil {
+			return verdict, fmt.Errorf("judging a message: %w", err)
+		}
+	}
+	if verdict.Folder == "" {
+		verdict.Folder = "INBOX"
+	}
+	switch {
+	case verdict.Refuse != "" && verdict.Later:
+		return verdict, s.refuse(451, smtp.EnhancedCode{4, 7, 1}, "%s", verdict.Refuse)
+	case verdict.Refuse != "":
+		return verdict, s.refuse(550, smtp.EnhancedCode{5, 7, 1}, "%s", verdict.Refuse)
+	}
+	return verdict, nil
+}
+
+// prepend gives a message with further fields in front. On an error in is still
+// the message.
+func prepend(drop *Maildrop, in *Incoming, fields string) (*Incoming, error) {
+	longer, err := drop.Receive()
+	if err == nil {
+		_, err = io.WriteString(longer, fields)
+	}
+	if err == nil {
+		_, err = io.CopyBuffer(struct{ io.Writer }{longer}, io.NewSectionReader(in, 0, in.Size()), make([]byte, 32<<10))
+	}
+	if err != nil {
+		if longer != nil {
+			longer.Discard()
+		}
+		return in, fmt.Errorf("writing a message: %w", err)
+	}
+	in.Discard()
+	return longer, nil
+}
+
+// errTooLarge says that a message has more octets than are taken.
+var errTooLarge = errors.New("message is too large")
+
+// messageReader reads what the client sends as the message, up to a limit, and
+// keeps the error of the client's side apart from those of the disk.
+type messageReader struct {
+	r    io.Reader
+	left int64
+	err  error
+}
+
+func (m *messageReader) Read(p []byte) (int, error) {
+	if m.err != nil {
+		return 0, m.err
+	}
+	n, err := m.r.Read(p)
+	if m.left -= int64(n); m.left < 0 {
+		err = errTooLarge
+	}
+	m.err = err
+	return n, err
+}
+
+// write writes the message as it will be stored.
+func (s *smtpSession) write(in *Incoming, mail smtpMail, id string, r io.Reader) error {
+	source := &messageReader{r: newLineEndReader(r), left: s.p.MaxSize}
+	out := bufio.NewWriterSize(in, 32<<10)
+	_, err := out.WriteString(s.trace(mail, id))
+	if err == nil {
+		err = s.copy(out, bufio.NewReaderSize(source, headerLookAhead), mail)
+	}
+	if err == nil {
+		err = out.Flush()
+	}
+	var reply *smtp.SMTPError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &reply):
+		return reply
+	case errors.Is(source.err, errTooLarge):
+		return s.refuse(552, smtp.EnhancedCode{5, 3, 4}, "A message is %d octets at most", s.p.MaxSize)
+	case source.err != nil && source.err != io.EOF:
+		s.c.Log.Info("rejected", "protocol", "smtp", "id", id, "reason", "the message broke off")
+		return smtpReply(451, smtp.EnhancedCode{4, 4, 2}, "The message broke off")
+	}
+	return fmt.Errorf("writing a message: %w", err)
+}
+
+// copy copies the message, its header with what has to be changed.
+func (s *smtpSession) copy(out *bufio.Writer, r *bufio.Reader, mail smtpMail) error {
+	h := &headerCopier{submission: s.submission}
+	if err := h.run(out, r); err != nil {
+		return err
+	}
+	if h.received > maxReceivedFields {
+		return s.refuse(554, smtp.EnhancedCode{5, 4, 6}, "The message has come through more than %d servers, it goes in a circle", maxReceivedFields)
+	}
+	if s.submission {
+		author, err := s.author(h)
+		if err != nil {
+			return err
+		}
+		if err := s.complete(out, h, author); err != nil {
+			return err
+		}
+	}
+	if _, err := out.Write(h.rest); err != nil {
+		return err
+	}
+	_, err := io.Copy(struct{ io.Writer }{out}, r)
+	return err
+}
+
+// author checks that a submitted message is from the person who sends it, and
+// gives the first address of its From field.
+func (s *smtpSession) author(h *headerCopier) (Address, error) {
+	none := smtp.EnhancedCode{5, 6, 0}
+	switch {
+	case h.froms == 0:
+		return Address{}, s.refuse(554, none, "The message has no From field")
+	case h.froms > 1:
+		return Address{}, s.refuse(554, none, "The message has more than one From field")
+	case len(h.from) > maxFromField:
+		return Address{}, s.refuse(554, none, "The From field is too long")
+	}
+	list, ok := fromAddresses([]headerField{{Name: "From", Raw: h.from}})
+	if !ok {
+		return Address{}, s.refuse(554, none, "The From field is not a list of mail addresses")
+	}
+	for _, a := range list {
+		if !s.p.Accounts.Owns(s.account, a) {
+			return Address{}, s.refuse(550, smtp.EnhancedCode{5, 7, 1}, "The message is from %s, which is not an address of %s", a, s.account)
+		}
+	}
+	return list[0], nil
+}
+
+// complete adds the fields that a submitted message lacks (RFC 6409 §8.2, §8.3).
+func (s *smtpSession) complete(out *bufio.Writer, h *headerCopier, author Address) error {
+	added := ""
+	if !h.date {
+		added += "Date: " + s.now() + "\r\n"
+	}
+	if !h.messageID {
+		added += "Message-ID: <" + strings.ToLower(rand.Text()) + "@" + author.Domain + ">\r\n"
+	}
+	switch {
+	case added == "":
+	case h.torn:
+		added = "\r\n" + added
+	case len(h.rest) > 0 && !isBlankLine(h.rest):
+		added += "\r\n" // no blank line ended the header
+	}
+	_, err := out.WriteString(added)
+	return err
+}
+
+// now gives the time as header fields have it (RFC 5322 §3.3).
+func (s *smtpSession) now() string { return s.p.Now().Format("Mon, 2 Jan 2006 15:04:05 -0700") }
+
+// trace gives the fields that tell how the message came here (RFC 5321 §4.4).
+func (s *smtpSession) trace(mail smtpMail, id string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Return-Path: <%s>\r\n", mail.reversePath())
+	fmt.Fprintf(&b, "Received: from %s (%s)\r\n", mail.helo, addressTag(s.c.Remote))
+	fmt.Fprintf(&b, "\tby %s with %s id %s", s.p.Hostname, mail.with, id)
+	if len(mail.rcpts) == 1 { // with more it would tell of blind copies
+		fmt.Fprintf(&b, "\r\n\tfor <%s>", mail.rcpts[0])
+	}
+	if state := s.c.TLS(); state != nil { // RFC 8314 §4.3
+		fmt.Fprintf(&b, "\r\n\ttls %s (%s)", tls.CipherSuiteName(state.CipherSuite), tls.VersionName(state.Version))
+	}
+	fmt.Fprintf(&b, ";\r\n\t%s\r\n", s.now())
+	return b.String()
+}
+
+// addressTag gives an address as an address literal (RFC 5321 §4.1.3).
+func addressTag(a netip.Addr) string {
+	if a.Is4() {
+		return "[" + a.String() + "]"
+	}
+	return "[IPv6:" + a.String() + "]"
+}
+
+// with names the protocol: RFC 3848 and RFC 6531 §4.3.
+func (s *smtpSession) with(utf8 bool) string {
+	if !s.w.esmtp {
+		return "SMTP"
+	}
+	name := "ESMTP"
+	if utf8 {
+		name = "UTF8SMTP"
+	}
+	if s.c.TLS() != nil {
+		name += "S"
+	}
+	if s.account != "" {
+		name += "A"
+	}
+	return name
+}
+
+// headerCopier copies a header, however long, and notes what is asked of it. On
+// submission it leaves out Bcc and Resent-Bcc (RFC 5322 §3.6.3) and Return-Path,
+// which only the last server writes (RFC 5321 §4.4). What comes from other servers
+// is kept byte for byte: ours is the first Return-Path, and the one that counts.
+type headerCopier struct {
+	submission bool
+
+	received  int    // Received fields
+	froms     int    // From fields
+	from      []byte // the first of them, as far as it is taken
+	date      bool
+	messageID bool
+	torn      bool   // the message ended within a field, without a line end
+	rest      []byte // what ended the header: a blank line, a line that is no field, or nothing
+}
+
+// run copies up to the end of the header.
+func (h *headerCopier) run(w io.Writer, r *bufio.Reader) error {
+	field, keep, collect, lineStart := false, true, false, true
+	for {
+		piece, err := r.ReadSlice('\n')
+		if lineStart && len(piece) > 0 {
+			folded := field && (piece[0] == ' ' || piece[0] == '\t')
+			if !folded {
+				name := fieldNameOf(piece)
+				if name == "" {
+					h.rest = bytes.Clone(piece)
+					return endOfRead(err)
+				}
+				field = true
+				keep, collect = h.begin(name)
+			}
+		}
+		if collect && len(h.from) <= maxFromField {
+			h.from = append(h.from, piece...)
+		}
+		if keep {
+			if _, err := w.Write(piece); err != nil {
+				return err
+			}
+		}
+		lineStart = err == nil
+		h.torn = err == io.EOF && len(piece) > 0
+		if err != nil && err != bufio.ErrBufferFull {
+			return endOfRead(err)
+		}
+	}
+}
+
+// endOfRead gives an error that is not the end of the message or of a piece.
+func endOfRead(err error) error {
+	if err == io.EOF || err == bufio.ErrBufferFull {
+		return nil
+	}
+	return err
+}
+
+// begin notes a field and says what to do with it.
+func (h *headerCopier) begin(name string) (keep, collect bool) {
+	switch strings.ToLower(name) {
+	case "return-path", "bcc", "resent-bcc":
+		return !h.submission, false
+	case "received":
+		h.received++
+	case "from":
+		h.froms++
+		return true, h.froms == 1
+	case "date":
+		h.date = true
+	case "message-id":
+		h.messageID = true
+	}
+	return true, false
+}
+
+// fieldNameOf gives the name of the field that a line begins, "" if it begins
+// none (RFC 5322 §2.2, and the space before the colon of §4.5).
+func fieldNameOf(line []byte) string {
+	name, _, ok := bytes.Cut(line, []byte{':'})
+	name = bytes.TrimRight(name, " \t")
+	notName := func(r rune) bool { return r <= ' ' || r >= 0x7f }
+	if !ok || len(name) == 0 || bytes.ContainsFunc(name, notName) {
+		return ""
+	}
+	return string(name)
+}
+
+// helo gives the client's name for the trace field. Only what a domain name or
+// an address literal may hold is kept of it.
+func (w *smtpWire) helo() string {
+	clean := strings.Map(func(r rune) rune {
+		switch {
+		case r > 0x7e, r <= ' ', strings.ContainsRune(`()<>@,;\"`, r):
+			return '?'
+		}
+		return r
+	}, clip(w.greeted, 255))
+	if clean == "" {
+		return "unknown"
+	}
+	return clean
+}

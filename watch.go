@@ -1,0 +1,216 @@
+package main
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+// Changes that other programs make to open folders are noticed by the system's file notices where it has them, and by a
+// look every pollEvery where it has not (network file systems, too many watches).
+
+const (
+	pollEvery = 30 * time.Second
+	// eventDelay collects notices: programs change files in bursts.
+	eventDelay = 10 * time.Millisecond
+	// eventNames bounds the names that are looked at one by one; beyond it the directories are read.
+	eventNames = 1000
+)
+
+// watcher hands the notices to the folders.
+type watcher struct {
+	log     *slog.Logger
+	mu      sync.Mutex
+	fs      *fsnotify.Watcher
+	tried   bool
+	folders map[string]*Folder // by watched directory
+}
+
+func newWatcher(log *slog.Logger) *watcher {
+	return &watcher{log: log, folders: make(map[string]*Folder)}
+}
+
+// add watches a directory for a folder; false where that cannot be had.
+func (w *watcher) add(dir string, f *Folder) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.tried {
+		w.tried = true
+		fs, err := fsnotify.NewWatcher()
+		if err != nil {
+			w.log.Warn("no file notices, looking every half minute", "error", err)
+		} else {
+			w.fs = fs
+			go w.run(fs)
+		}
+	}
+	if w.fs == nil || w.fs.Add(dir) != nil {
+		return false
+	}
+	w.folders[dir] = f
+	return true
+}
+
+func (w *watcher) remove(dir string, f *Folder) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.folders[dir] != f {
+		return
+	}
+	delete(w.folders, dir)
+	if w.fs != nil {
+		w.fs.Remove(dir)
+	}
+}
+
+func (w *watcher) run(fs *fsnotify.Watcher) {
+	for {
+		select {
+		case e, ok := <-fs.Events:
+			if !ok {
+				return
+			}
+			if e.Op == fsnotify.Chmod || e.Op == fsnotify.Write {
+				continue
+			}
+			if f := w.folder(filepath.Dir(e.Name)); f != nil {
+				f.noteEvent(e.Name)
+			}
+		case _, ok := <-fs.Errors:
+			if !ok {
+				return
+			}
+			w.all() // notices were lost
+		}
+	}
+}
+
+func (w *watcher) folder(dir string) *Folder {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.folders[dir]
+}
+
+func (w *watcher) all() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, f := range w.folders {
+		f.noteEvent("")
+	}
+}
+
+func (w *watcher) close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.tried = true
+	if w.fs != nil {
+		w.fs.Close()
+		w.fs = nil
+	}
+}
+
+// folderEvents collects a folder's notices.
+type folderEvents struct {
+	mu    sync.Mutex
+	names map[string]struct{}
+	lost  bool
+	timer *time.Timer
+	poll  *time.Timer
+}
+
+// noteEvent may be called at any time; "" means that notices were lost.
+func (f *Folder) noteEvent(path string) {
+	e := &f.events
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if path == "" || len(e.names) >= eventNames {
+		e.lost, e.names = true, nil
+	} else if !e.lost {
+		if e.names == nil {
+			e.names = make(map[string]struct{})
+		}
+		e.names[path] = struct{}{}
+	}
+	if e.timer == nil {
+		e.timer = time.AfterFunc(eventDelay, f.takeEvents)
+	}
+}
+
+// takeEvents looks at the names that were noticed. Those that our own changes explain cost a look-up each; if one is left,
+// the directories are read.
+func (f *Folder) takeEvents() {
+	e := &f.events
+	e.mu.Lock()
+	names, lost := e.names, e.lost
+	e.names, e.lost, e.timer = nil, false, nil
+	e.mu.Unlock()
+	f.mu.Lock()
+	defer f.unlock()
+	if f.gone {
+		return
+	}
+	if lost || f.unexplained(names) {
+		if err := f.scan(true, true, nil); err != nil {
+			f.drop.log.Warn("mailbox not read", "folder", f.dir, "error", err)
+		}
+	}
+}
+
+// unexplained says whether one of the paths is not as the folder has it.
+func (f *Folder) unexplained(paths map[string]struct{}) bool {
+	known := f.baseIndex()
+	for path := range paths {
+		dir, name := filepath.Split(path)
+		if name == "" || name[0] == '.' {
+			continue
+		}
+		base, info := splitName(name)
+		_, err := os.Lstat(path)
+		exists := err == nil
+		i := -1
+		if uid, ok := known[base]; ok {
+			i = f.find(uid, 0)
+		}
+		ours := i >= 0 && f.msgs[i].info == info && filepath.Base(dir) == f.msgs[i].subdir()
+		if exists != ours {
+			return true
+		}
+	}
+	return false
+}
+
+// watchDirs starts to watch the folder's directories.
+func (f *Folder) watchDirs() {
+	cur := f.store.watch.add(filepath.Join(f.path, "cur"), f)
+	f.watched = cur && f.store.watch.add(filepath.Join(f.path, "new"), f)
+}
+
+// unwatch ends it.
+func (f *Folder) unwatch() {
+	f.store.watch.remove(filepath.Join(f.path, "cur"), f)
+	f.store.watch.remove(filepath.Join(f.path, "new"), f)
+	f.watched = false
+}
+
+// watchPoll starts the slow look where there are no notices; it ends with the last view. The lock is held.
+func (f *Folder) watchPoll() {
+	if f.watched || f.events.poll != nil || len(f.views) == 0 || f.gone {
+		return
+	}
+	f.events.poll = time.AfterFunc(pollEvery, func() {
+		f.mu.Lock()
+		defer f.unlock()
+		f.events.poll = nil
+		if f.gone {
+			return
+		}
+		if err := f.refresh(); err != nil {
+			f.drop.log.Warn("mailbox not read", "folder", f.dir, "error", err)
+		}
+		f.watchPoll()
+	})
+}
