@@ -71,7 +71,8 @@ func typeableName(name string) string {
 			out.WriteByte('.')
 		}
 	}
-	return strings.Trim(out.String(), ".-")
+	words := strings.FieldsFunc(out.String(), func(r rune) bool { return r == '.' })
+	return strings.Trim(strings.Join(words, "."), "-")
 }
 
 // numbers gives the ports of the named services: "993 (TLS from the start) or

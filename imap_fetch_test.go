@@ -39,8 +39,14 @@ func startFetch(t testing.TB, messages ...string) *fetchClient {
 			t.Error(err)
 		}
 	})
+	var batch []AppendMessage
 	for _, m := range messages {
-		appendText(t, folder, m)
+		batch = append(batch, AppendMessage{In: receiveText(t, drop, m)})
+	}
+	if len(batch) > 0 {
+		if _, err := folder.Append(batch); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return fetchOn(t, folder)
 }
