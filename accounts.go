@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -190,6 +191,14 @@ func (a *Accounts) IsLocalDomain(domain string) bool {
 
 func (a *Accounts) isLocal(book *accountBook, domain string) bool {
 	return domain != "" && (book.domains[domain] || domain == a.defaultDomain(book))
+}
+
+// Domains gives the local domains, the default domain first, the others sorted.
+func (a *Accounts) Domains() []string {
+	book := a.current()
+	first := a.defaultDomain(book)
+	others := slices.DeleteFunc(slices.Sorted(maps.Keys(book.domains)), func(d string) bool { return d == first })
+	return append([]string{first}, others...)
 }
 
 // DefaultDomain is the domain of the owner's address (unless the settings say

@@ -180,6 +180,9 @@ func (a *Accounts) User(address string) (User, error) {
 	return *u, nil
 }
 
+// Exists says whether there is an account of this address, in lower case.
+func (a *Accounts) Exists(account string) bool { return a.current().byUser[account] != nil }
+
 // AddAlias makes an address stand for others, or for more of them when it is
 // an alias already. "@domain" stands for all addresses of the domain that are
 // nobody's else.

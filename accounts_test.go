@@ -225,6 +225,9 @@ func TestResolve(t *testing.T) {
 			t.Errorf("IsLocalDomain(%q) = %v", domain, got)
 		}
 	}
+	if got := strings.Join(a.Domains(), " "); got != "home.lan bücher.lan other.lan third.lan" {
+		t.Errorf("domains %s", got)
+	}
 	if a.DefaultDomain() != "home.lan" || a.Owner() != "maria@home.lan" {
 		t.Errorf("default domain %s, owner %s", a.DefaultDomain(), a.Owner())
 	}

@@ -173,7 +173,7 @@ func (c *call) serve(ctx context.Context, h *house) error {
 		return err
 	}
 	defer p.Close()
-	news := &startNews{house: h, ports: ports, shifted: shifted, listen: c.opt.run.listen, authority: certs.AuthorityFile(), custom: c.customData()}
+	news := &startNews{house: h, ports: ports, shifted: shifted, listen: c.opt.run.listen, authority: certs.AuthorityFile(), custom: c.customData(), program: programName()}
 	if err := c.greet(ctx, news); err != nil {
 		return err
 	}

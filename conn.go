@@ -273,6 +273,10 @@ func trimLineEnd(line []byte) []byte {
 // 60 s; the session sets its own after (POP3 10 min, IMAP 30 min).
 func (c *Conn) SetIdle(d time.Duration) { c.raw.setIdle(d) }
 
+// StopReading makes the read that is waiting and all later ones fail with
+// net.ErrClosed, for a session that has said its last word while it waits.
+func (c *Conn) StopReading() { c.raw.stopReading() }
+
 // Busy tells the shutdown that the client is in the middle of sending a message
 // (DATA, APPEND): while on, reads go on during the shutdown's 10 s instead of
 // failing at once.

@@ -27,6 +27,7 @@ type deadlineConn struct {
 	bytes   int64     // of it
 	busy    bool      // the shutdown lets it finish
 	closing bool
+	cut     bool // nothing more is read
 	eof     bool // the peer has ended its side, or is lost
 	closed  sync.Once
 }
@@ -69,10 +70,22 @@ func (d *deadlineConn) shutdown() {
 	}
 }
 
+// stopReading makes the read that is waiting and all later ones fail with
+// net.ErrClosed. Writes go on.
+func (d *deadlineConn) stopReading() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.cut = true
+	_ = d.SetReadDeadline(time.Unix(1, 0)) // fails only when it is closed already
+}
+
 // startRead sets the deadline of the next read.
 func (d *deadlineConn) startRead() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.cut {
+		return net.ErrClosed
+	}
 	if d.closing && !d.busy {
 		return ErrShutdown
 	}
@@ -109,7 +122,10 @@ func (d *deadlineConn) Read(p []byte) (int, error) {
 		var ne net.Error
 		timeout := errors.As(err, &ne) && ne.Timeout()
 		d.eof = d.eof || !timeout
-		if timeout && d.closing && !d.busy {
+		switch {
+		case timeout && d.cut:
+			err = net.ErrClosed
+		case timeout && d.closing && !d.busy:
 			err = ErrShutdown
 		}
 	}

@@ -469,7 +469,7 @@ func TestOpenBindsAllOrNone(t *testing.T) {
 	}
 	defer l.Close()
 	taken := l.Addr().(*net.TCPAddr).Port
-	free := taken + 1
+	free := freeOffset(t) + portTable()[0].number
 	specs := append(lineServer(false, echo), lineServer(false, echo)...)
 	specs[0].number, specs[1].number = free, taken
 	p := &Protocols{specs: specs, Listen: "127.0.0.1"}

@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
-	"math/rand"
 	"net"
 	"os"
 	"path/filepath"
@@ -299,7 +298,7 @@ func TestCorpus(t *testing.T) {
 		msgs = append(msgs, asReceived(data))
 	}
 	data := t.TempDir()
-	offset := 12000 + rand.Intn(30000)
+	offset := freeOffset(t)
 	corpusUser(t, data, "ann@test.lan", "ann-secret-9")
 	corpusUser(t, data, "bob@test.lan", "bob-secret-9")
 	h := startCorpusHouse(t, data, offset)

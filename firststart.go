@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 	"unicode"
@@ -20,6 +22,7 @@ type startNews struct {
 	listen    string // the one address that is bound, "" for all
 	authority string // file of the authority's certificate
 	custom    bool   // commands need --data
+	program   string // how commands begin
 
 	address, password string // of the owner who was just created
 }
@@ -41,8 +44,10 @@ func (c *call) greet(ctx context.Context, n *startNews) error {
 	if err := n.leaveWelcome(ctx); err != nil {
 		n.house.log.Warn("the welcome message could not be delivered", "err", err)
 	}
-	_, err = fmt.Fprint(c.stdout, n.firstText())
-	return err
+	if _, err := fmt.Fprint(c.stdout, n.firstText()); err != nil { // a service has no standard output
+		n.house.log.Warn("nobody saw the owner's password; `appliance user passwd` makes a new one", "account", n.address)
+	}
+	return nil
 }
 
 // ownerName names the first account after the person at the keyboard.
@@ -132,7 +137,31 @@ func (n *startNews) command(words string) string {
 	if n.custom {
 		words += " --data " + string(n.house.data)
 	}
-	return "appliance " + words
+	return n.program + " " + words
+}
+
+// programName gives what a person types to call this program: its name where the shell finds it, "go run ." where Go has
+// built it into a folder that is gone with it, else where it lies.
+func programName() string {
+	const name = "appliance"
+	self, err := os.Executable()
+	if err != nil {
+		return name
+	}
+	if strings.Contains(filepath.ToSlash(self), "/go-build") {
+		return "go run ."
+	}
+	if found, err := exec.LookPath(name); err == nil {
+		a, aerr := os.Stat(found)
+		b, berr := os.Stat(self)
+		if aerr == nil && berr == nil && os.SameFile(a, b) {
+			return name
+		}
+	}
+	if strings.ContainsAny(self, " \t") {
+		return `"` + self + `"`
+	}
+	return self
 }
 
 // firstText is what the first start prints.

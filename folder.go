@@ -21,6 +21,7 @@ type Folder struct {
 	store *Store
 	index *index
 
+	after   <-chan struct{} // closed when the same folder's former life in memory is written; nil: there was none
 	loading sync.Once
 	loadErr error
 
@@ -64,7 +65,8 @@ type Folder struct {
 	allDirty bool
 	metaOld  bool
 	expunged []expungeRecord
-	unlisted bool // the UID list lacks some of the messages
+	saving   []expungeRecord // taken by a batch that is not written yet
+	unlisted bool            // the UID list lacks some of the messages
 	indexGen int
 
 	watched bool
@@ -349,13 +351,18 @@ func (f *Folder) reserveUIDs(n int) error {
 		return errors.New("the mailbox has used up its UIDs")
 	}
 	if end := uint32(f.nextUID) + uint32(n); end > f.list.head.next {
-		return f.reserve(end+uidReserve, 0)
+		return f.reserve(reserveFrom(end), 0)
 	}
 	return nil
 }
 
 // reserve raises the reservations on disk.
 func (f *Folder) reserve(next uint32, modseq uint64) error {
+	if f.list.changed() { // its header may have other widths now
+		if err := f.rereadList(); err != nil {
+			return err
+		}
+	}
 	err := f.list.reserve(next, modseq)
 	if errors.Is(err, errNeedsRewrite) || errors.Is(err, fs.ErrNotExist) {
 		return f.rewriteList()
@@ -369,7 +376,7 @@ func (f *Folder) reserve(next uint32, modseq uint64) error {
 // rewriteList writes the UID list anew from what is in memory.
 func (f *Folder) rewriteList() error {
 	head := f.list.head
-	head.next = max(head.next, uint32(f.nextUID)+uidReserve)
+	head.next = max(head.next, reserveFrom(uint32(f.nextUID)))
 	head.modseq = max(head.modseq, f.modseq+1)
 	err := f.list.rewrite(head, func(yield func(uidEntry) bool) {
 		for i := range f.msgs {
@@ -414,6 +421,16 @@ func (f *Folder) syncList() error {
 	if !due {
 		return nil
 	}
+	err := syncFile(path)
+	if err != nil { // what a failed fsync has dropped only a new file brings back
+		f.mu.Lock()
+		f.unlisted, f.metaOld = true, true
+		f.mu.Unlock()
+	}
+	return err
+}
+
+func syncFile(path string) error {
 	file, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
 		return err
@@ -480,6 +497,11 @@ func (f *Folder) adopt(msgs []Msg) ([]imap.UID, error) {
 	if err != nil {
 		return nil, err
 	}
+	if uint64(f.nextUID)+uint64(len(msgs)) > uint64(f.list.head.next) { // another program gave UIDs meanwhile
+		if err := f.reserveUIDs(len(msgs)); err != nil {
+			return nil, err
+		}
+	}
 	uids := make([]imap.UID, len(msgs))
 	now := f.store.now().Unix()
 	for i := range msgs {
@@ -543,7 +565,7 @@ func (f *Folder) ExpungedSince(modseq uint64, known imap.UIDSet) (imap.UIDSet, e
 		return nil, err
 	}
 	wanted := func(uid imap.UID) bool { return known == nil || known.Contains(uid) }
-	if modseq < f.logFloor {
+	if modseq < f.logFloor || !f.index.remembers(f.indexGen) {
 		return f.missingUIDs(known), nil
 	}
 	var gone []imap.UID
@@ -552,7 +574,7 @@ func (f *Folder) ExpungedSince(modseq uint64, known imap.UIDSet) (imap.UIDSet, e
 			gone = append(gone, uid)
 		}
 	})
-	for _, e := range f.expunged {
+	for _, e := range append(f.saving[:len(f.saving):len(f.saving)], f.expunged...) {
 		if e.modseq > modseq && wanted(e.uid) {
 			gone = append(gone, e.uid)
 		}
@@ -596,8 +618,13 @@ func (f *Folder) Cached(kind CacheKind, uids []imap.UID, visit func(uid imap.UID
 }
 
 // PutCached keeps a derived value. It is written to the index in the background and may be forgotten at any time.
+// One for a message that is gone is not kept: another folder may have the name by now.
 func (f *Folder) PutCached(kind CacheKind, uid imap.UID, value []byte) {
-	f.index.putCached(f.directory(), kind, uid, value)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.gone && f.find(uid, 0) >= 0 {
+		f.index.putCached(f.dir, kind, uid, value)
+	}
 }
 
 func (f *Folder) directory() string {
@@ -641,11 +668,14 @@ func (f *Folder) batch(clean bool) folderBatch {
 	b.meta = folderMeta{Validity: f.list.head.validity, Next: uint32(f.nextUID), ModSeq: f.modseq, LogFloor: f.logFloor,
 		Recent: uint32(f.recent), Count: len(f.msgs), Clean: clean, Cur: f.curTime, New: f.newTime, Saved: time.Now().UnixNano(),
 		ListSize: f.list.stamp.size, ListMtime: f.list.stamp.mtime, ListID: f.list.stamp.id, Keywords: f.keywords.names}
+	if f.unlisted {
+		b.meta.ListSize = -1 // the UID list is to be read, and written, when the folder is loaded
+	}
 	if f.allDirty {
 		b.meta.LogFloor = f.modseq
 		f.logFloor = f.modseq
 	}
-	f.dirty, f.allDirty, f.metaOld, f.expunged = make(map[imap.UID]struct{}), false, false, nil
+	f.dirty, f.allDirty, f.metaOld, f.expunged, f.saving = make(map[imap.UID]struct{}), false, false, nil, f.expunged
 	return b
 }
 
@@ -658,11 +688,15 @@ func sortedUIDs(set map[imap.UID]struct{}) []imap.UID {
 	return uids
 }
 
-// forgetIndexed is called when a write failed: the index gets everything anew next time.
-func (f *Folder) forgetIndexed() {
+// batchWritten is called after a write. When it failed the index gets everything anew next time, and its log of removals
+// is worth nothing until then.
+func (f *Folder) batchWritten(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.allDirty = true
+	f.saving = nil
+	if err != nil {
+		f.allDirty, f.logFloor = true, f.modseq
+	}
 }
 
 // putAway ends the folder's life in memory and gives the last batch for the index.
@@ -681,6 +715,11 @@ func (f *Folder) putAway() (folderBatch, bool) {
 		}
 	}
 	b := f.batch(true)
+	if f.list.unsaved {
+		if err := syncFile(f.list.path); err != nil {
+			f.drop.log.Warn("UID list not synced", "folder", f.dir, "error", err)
+		}
+	}
 	f.unwatch()
 	f.gone, f.told = true, true
 	return b, true

@@ -286,7 +286,11 @@ func (f *Folder) Move(uids []imap.UID, to *Folder) (dst []imap.UID, modseq uint6
 		if err := linkOrCopy(from, name, tmp); err != nil { // another file system
 			return err
 		}
-		return os.Remove(from)
+		if err := os.Remove(from); err != nil {
+			os.Remove(name) // or it would be in both
+			return err
+		}
+		return nil
 	}
 	dst, err = f.transfer(uids, to, move, func(from, name string) error { return os.Rename(name, from) })
 	if err != nil {
@@ -391,9 +395,10 @@ func (f *Folder) receiveLocked(source string, msgs []Msg, keywords []string, put
 		for i := range placed {
 			undo(sources[i], filepath.Join(f.path, "cur", placed[i].fileName()))
 		}
+		return nil, err // the next look at the directory finds what could not be undone
 	}
 	f.stamp()
-	return uids, err
+	return uids, nil
 }
 
 // mapKeywords gives the bits that another folder's keywords have here. Keywords that find no room are left out: a copy
@@ -476,8 +481,9 @@ func (f *Folder) append(msgs []AppendMessage) (uids []imap.UID, placed []string,
 		}
 		placed, made = append(placed, path), append(made, m)
 	}
-	uids, err = f.adopt(made)
-	f.stamp()
+	if uids, err = f.adopt(made); err == nil {
+		f.stamp()
+	}
 	return uids, placed, err
 }
 
@@ -499,9 +505,10 @@ func (f *Folder) adoptDelivery(in *Incoming, base string, last bool) error {
 	_, err := f.adopt([]Msg{m})
 	if err != nil {
 		os.Remove(path)
+		return err
 	}
 	f.stamp()
-	return err
+	return nil
 }
 
 // adoptFlagged delivers into cur/ with flags and gives the file's name.
@@ -526,9 +533,10 @@ func (f *Folder) adoptFlagged(in *Incoming, flags []imap.Flag, last bool) (strin
 	}
 	if _, err = f.adopt([]Msg{m}); err != nil {
 		os.Remove(path)
+		return "", err
 	}
 	f.stamp()
-	return m.fileName(), err
+	return m.fileName(), nil
 }
 
 // claimRecent gives a session the messages that have been \Recent to nobody yet, and moves their files from new/ to cur/,

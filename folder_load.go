@@ -25,6 +25,9 @@ const racyTime = 2 * time.Second
 
 // load fills the folder from the index, the UID list and the directories.
 func (f *Folder) load() error {
+	if f.after != nil {
+		<-f.after
+	}
 	f.mu.Lock()
 	defer f.unlock()
 	f.watchDirs()
@@ -32,7 +35,8 @@ func (f *Folder) load() error {
 	if err := f.loadKeywords(meta.Keywords); err != nil {
 		return err
 	}
-	if known && f.list.loadHeader() && f.list.head.validity == meta.Validity && f.list.stamp == (fileStamp{meta.ListSize, meta.ListMtime, meta.ListID}) {
+	// An index that has lost records knows less than the UID list.
+	if known && len(msgs) == meta.Count && f.list.loadHeader() && f.list.head.validity == meta.Validity && f.list.stamp == (fileStamp{meta.ListSize, meta.ListMtime, meta.ListID}) {
 		f.takeIndexed(meta, msgs)
 		f.list.lines = max(len(msgs), int(meta.ListSize/100))
 		return f.loadChanged(meta)
@@ -100,10 +104,11 @@ func (f *Folder) loadListed(meta folderMeta, msgs []Msg, known bool) error {
 		known = false
 	}
 	if known {
-		msgs = agreeing(msgs, entries)
+		msgs, f.unlisted = agreeing(msgs, entries)
 		f.takeIndexed(meta, msgs)
 	} else {
 		f.allDirty = true
+		f.index.forget(f.dir)
 	}
 	f.nextUID = max(f.nextUID, 1)
 	if n := len(entries); n > 0 {
@@ -111,18 +116,22 @@ func (f *Folder) loadListed(meta folderMeta, msgs []Msg, known bool) error {
 	}
 	fresh := !f.list.known
 	if fresh {
-		f.newList(meta, known)
-	}
-	f.nextUID = max(f.nextUID, imap.UID(f.list.head.next))
-	if fresh {
-		f.nextUID -= uidReserve // what newList has reserved is free
+		f.newList(meta, known) // what it reserves is free
+	} else {
+		f.nextUID = max(f.nextUID, imap.UID(f.list.head.next))
 	}
 	f.startAbove(meta)
 	if err := f.scan(true, true, entryMap(entries)); err != nil {
 		return err
 	}
-	if fresh || damage.lines > 0 || f.unlisted {
+	if fresh { // its UIDs must not be shown before they are safe
 		return f.rewriteList()
+	}
+	if damage.lines > 0 || f.unlisted {
+		if err := f.rewriteList(); err != nil {
+			f.unlisted = true
+			f.drop.log.Warn("UID list not written, trying again later", "folder", f.dir, "error", err)
+		}
 	}
 	return nil
 }
@@ -134,33 +143,36 @@ func (f *Folder) newList(meta folderMeta, known bool) {
 		validity = meta.Validity
 	}
 	head := newUIDHeader(validity)
-	head.next = uint32(f.nextUID) + uidReserve
+	head.next = reserveFrom(uint32(f.nextUID))
 	head.modseq = meta.ModSeq + modseqReserve
 	f.list.head = head
 	f.unlisted = true
 }
 
-// agreeing keeps the indexed messages that the UID list does not contradict. Those it lacks keep their UIDs too.
-func agreeing(msgs []Msg, entries []uidEntry) []Msg {
+// agreeing keeps the indexed messages that the UID list does not contradict. Those it lacks keep their UIDs too, and must be
+// written to it.
+func agreeing(msgs []Msg, entries []uidEntry) (kept []Msg, lacking bool) {
 	byUID := make(map[uint32]string, len(entries))
 	for _, e := range entries {
 		byUID[e.uid] = e.base
 	}
-	kept := msgs[:0]
+	kept = msgs[:0]
 	for _, m := range msgs {
-		if base, listed := byUID[uint32(m.UID)]; !listed || base == m.base {
+		base, listed := byUID[uint32(m.UID)]
+		if !listed || base == m.base {
 			kept = append(kept, m)
+			lacking = lacking || !listed
 		}
 	}
-	return kept
+	return kept, lacking
 }
 
+// entryMap finds entries by base. A base is listed twice when its file was gone for a while and came back as a new
+// message: the later UID is the one that clients have.
 func entryMap(entries []uidEntry) map[string]uidEntry {
 	byBase := make(map[string]uidEntry, len(entries))
 	for _, e := range entries {
-		if _, twice := byBase[e.base]; !twice {
-			byBase[e.base] = e
-		}
+		byBase[e.base] = e
 	}
 	return byBase
 }
@@ -223,8 +235,12 @@ func (f *Folder) dirTimes() (cur, new int64) {
 	return cur, new
 }
 
-// stamp notes the directory times after a change of our own.
-func (f *Folder) stamp() { f.curTime, f.newTime = f.dirTimes() }
+// stamp notes the directory times after a change of our own. They also cover what another program did since the folder
+// was last looked at; where there are no notices of that, the directories are read once more.
+func (f *Folder) stamp() {
+	f.curTime, f.newTime = f.dirTimes()
+	f.racy = f.racy || !f.watched
+}
 
 // refresh looks whether other programs have changed the directories, and takes over what they did.
 func (f *Folder) refresh() error {
@@ -243,7 +259,7 @@ func (f *Folder) poke() {
 	if f.gone {
 		return
 	}
-	if err := f.scan(false, true, nil); err != nil {
+	if err := f.scan(true, true, nil); err != nil {
 		f.drop.log.Warn("mailbox not read", "folder", f.dir, "error", err)
 	}
 }
@@ -349,18 +365,19 @@ func (f *Folder) takeFlags(seen map[string]found) error {
 		if !ok || at.info == m.info && at.place == m.place {
 			continue
 		}
-		m.info, m.place = at.info, at.place
 		flags, letters, _ := parseInfo(at.info)
 		keywords := m.Keywords&^(1<<maxFileKeywords-1) | f.namedLetters(letters)
-		f.markDirty(m.UID)
-		if flags == m.Flags && keywords == m.Keywords {
-			continue
-		}
-		if modseq == 0 {
+		same := flags == m.Flags && keywords == m.Keywords
+		if !same && modseq == 0 {
 			var err error
 			if modseq, err = f.nextModSeq(); err != nil {
-				return err
+				return err // the old name stays known, so that the next look finds the change again
 			}
+		}
+		m.info, m.place = at.info, at.place
+		f.markDirty(m.UID)
+		if same {
+			continue
 		}
 		f.count(m, -1)
 		m.Flags, m.Keywords, m.ModSeq = flags, keywords, modseq

@@ -229,6 +229,9 @@ func (s *imapSession) run(cmd *imapCommand) error {
 		return imapBad("%s", wrongState(verb.states, state))
 	}
 	err := verb.run(s, cmd)
+	if errors.Is(err, ErrClosed) {
+		s.done, s.bye = true, "The account is no longer available"
+	}
 	if s.in.err != nil || s.done {
 		return err
 	}
@@ -293,6 +296,8 @@ func (s *imapSession) replyOf(cmd *imapCommand, err error) *imapReply {
 	case errors.Is(err, ErrDiskFull):
 		s.c.Log.Error("disk is full", "command", cmd.name, "error", err)
 		return imapNo("OVERQUOTA", "The disk is full")
+	case errors.Is(err, ErrClosed):
+		return imapNo("UNAVAILABLE", "The account is no longer available")
 	case errors.Is(err, ErrNoFolder):
 		return imapNo("NONEXISTENT", "There is no such mailbox")
 	case errors.Is(err, ErrExists):
@@ -437,8 +442,14 @@ func (s *imapSession) appendFlags(dst []byte, m *Msg) []byte {
 	return append(dst, ')')
 }
 
-// enableCondstore notes that the client knows mod-sequences (RFC 7162 §3.1).
-func (s *imapSession) enableCondstore() { s.condstore = true }
+// enableCondstore notes that the client knows mod-sequences. The first time, it is told that of the selected mailbox, as
+// of now (RFC 7162 §3.1): what it was told at SELECT may be long past.
+func (s *imapSession) enableCondstore() {
+	if !s.condstore && s.view != nil {
+		s.linef("* OK [HIGHESTMODSEQ %d] The highest mod-sequence", s.view.ModSeq())
+	}
+	s.condstore = true
+}
 
 // capability is CAPABILITY (RFC 9051 §6.1.1).
 func (s *imapSession) capability(cmd *imapCommand) error {

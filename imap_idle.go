@@ -60,6 +60,9 @@ func (i *idleState) push() {
 		i.s.sayBye()
 		i.s.c.Writer().Flush()
 		i.s.c.ReleaseWriter()
+		if i.s.done { // RFC 9051 §7.1.5: after BYE the server closes, and does not wait for the client
+			i.s.c.StopReading()
+		}
 		i.mu.Lock()
 		if !i.again || !i.active || i.s.done {
 			i.pushing = false

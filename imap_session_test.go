@@ -103,6 +103,22 @@ func TestIMAPShutdown(t *testing.T) {
 	}
 }
 
+// The sessions of a removed account end: at once in IDLE, the others with their next command on mailboxes.
+func TestIMAPAccountRemoved(t *testing.T) {
+	s := startIMAP(t)
+	mustAdd(t, s.Accounts, "gone@home.lan", imapPassword)
+	idle, silent := s.login(t, "gone@home.lan"), s.login(t, "gone@home.lan")
+	idle.ok(t, "SELECT INBOX")
+	idle.send(t, "a IDLE\r\n")
+	idle.want(t, "+ idling")
+	if _, err := s.Store.SetAside("gone@home.lan"); err != nil {
+		t.Fatal(err)
+	}
+	idle.want(t, "* BYE The selected mailbox has been deleted", "<EOF>")
+	silent.send(t, "a LIST \"\" *\r\n")
+	silent.want(t, "a NO [UNAVAILABLE] The account is no longer available", "* BYE The account is no longer available", "<EOF>")
+}
+
 // Who is silent for too long hears why the session ends.
 func TestIMAPSilence(t *testing.T) {
 	s := startIMAPWith(t, func(p *Protocols) { p.limits.PreLogin = 50 * time.Millisecond })

@@ -179,6 +179,7 @@ func (ix *index) run(f func(db *bbolt.DB) error) error {
 			ix.setAside(err)
 			ix.db = ix.open()
 			ix.resets++
+			go guardFault(db.Close) // waits for those who still read
 		}
 		ix.mu.Unlock()
 	}
@@ -190,6 +191,13 @@ func (ix *index) generation() int {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
 	return ix.resets
+}
+
+// remembers says whether all that was written since a generation is there.
+func (ix *index) remembers(generation int) bool {
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	return ix.db != nil && ix.resets == generation
 }
 
 func (ix *index) close() error {
@@ -471,6 +479,20 @@ func (ix *index) removeFolder(dir string) {
 	}
 }
 
+// forget drops what may be left of a directory whose UIDs have begun anew: a value must not be taken for that of another
+// message.
+func (ix *index) forget(dir string) {
+	there := false
+	ix.view(func(tx *bbolt.Tx) error {
+		names := tx.Bucket(bucketNames)
+		there = names != nil && names.Get([]byte(dir)) != nil
+		return nil
+	})
+	if there {
+		ix.removeFolder(dir)
+	}
+}
+
 // renameFolder keeps what is known under the new name.
 func (ix *index) renameFolder(from, to string) {
 	ix.dropPending(from)
@@ -548,6 +570,9 @@ func (ix *index) savePending() error {
 	}
 	err := ix.update(func(tx *bbolt.Tx) error {
 		for k, v := range batch {
+			if !ix.waits(k) { // its folder was deleted or renamed meanwhile
+				continue
+			}
 			b, err := folderBucket(tx, k.dir, true)
 			if b == nil || err != nil {
 				return err
@@ -567,6 +592,13 @@ func (ix *index) savePending() error {
 	}
 	ix.mu.Unlock()
 	return err
+}
+
+func (ix *index) waits(k cacheKey) bool {
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	_, waits := ix.pending[k]
+	return waits
 }
 
 // cached calls visit for each UID (ascending) with a value, in order. visit must be quick: it runs inside a transaction.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sort"
 	"strings"
 	"sync"
@@ -49,7 +50,8 @@ type Store struct {
 
 	mu       sync.Mutex
 	drops    map[string]*Maildrop
-	validity uint32 // the last UIDVALIDITY given
+	leaving  map[string]chan struct{} // closed when the account's last maildrop is written
+	validity uint32                   // the last UIDVALIDITY given
 	closed   bool
 }
 
@@ -64,7 +66,7 @@ func OpenStore(cfg StoreConfig) (*Store, error) {
 	if err := makeDirs(cfg.MailDir); err != nil {
 		return nil, fmt.Errorf("opening the mail folder: %w", err)
 	}
-	s := &Store{mailDir: cfg.MailDir, indexDir: cfg.IndexDir, log: cfg.Log, now: cfg.Now, drops: make(map[string]*Maildrop)}
+	s := &Store{mailDir: cfg.MailDir, indexDir: cfg.IndexDir, log: cfg.Log, now: cfg.Now, drops: make(map[string]*Maildrop), leaving: make(map[string]chan struct{})}
 	s.names = namer{host: safeHost(cfg.Host), now: cfg.Now}
 	s.watch = newWatcher(cfg.Log)
 	host, _ := os.Hostname()
@@ -81,7 +83,14 @@ func (s *Store) Close() error {
 		drops = append(drops, d)
 	}
 	s.drops = make(map[string]*Maildrop)
+	var leaving []chan struct{}
+	for _, left := range s.leaving {
+		leaving = append(leaving, left)
+	}
 	s.mu.Unlock()
+	for _, left := range leaving {
+		<-left
+	}
 	var errs []error
 	for _, d := range drops {
 		errs = append(errs, d.shut())
@@ -136,12 +145,17 @@ func (s *Store) Maildrop(account string) (*Maildrop, error) {
 	}
 	d := s.drops[account]
 	if d == nil {
-		d = &Maildrop{store: s, account: account, dir: dir, indexPath: indexPath, folders: make(map[string]*Folder), log: s.log.With("account", account)}
+		d = &Maildrop{store: s, after: s.leaving[account], account: account, dir: dir, indexPath: indexPath, folders: make(map[string]*Folder), log: s.log.With("account", account)}
 		s.drops[account] = d
 	}
 	d.refs++
 	s.mu.Unlock()
-	d.ready.Do(func() { d.readyErr = d.prepare() })
+	d.ready.Do(func() {
+		if d.after != nil {
+			<-d.after
+		}
+		d.readyErr = d.prepare()
+	})
 	if d.readyErr != nil {
 		d.Release()
 		s.mu.Lock()
@@ -162,9 +176,13 @@ func (s *Store) SetAside(account string) (string, error) {
 		return "", err
 	}
 	s.mu.Lock()
-	d := s.drops[account]
-	delete(s.drops, account)
+	d, before := s.drops[account], s.leaving[account]
+	left := s.leave(account)
 	s.mu.Unlock()
+	defer left()
+	if before != nil {
+		<-before
+	}
 	if d != nil {
 		d.shut()
 	}
@@ -187,6 +205,21 @@ func (s *Store) SetAside(account string) (string, error) {
 	return aside, nil
 }
 
+// leave takes an account's maildrop out of use; whoever opens the account anew waits until left is called. The lock is held.
+func (s *Store) leave(account string) (left func()) {
+	done := make(chan struct{})
+	delete(s.drops, account)
+	s.leaving[account] = done
+	return func() {
+		s.mu.Lock()
+		if s.leaving[account] == done {
+			delete(s.leaving, account)
+		}
+		s.mu.Unlock()
+		close(done)
+	}
+}
+
 // diskError marks a full disk so that callers can tell it with errors.Is(err, ErrDiskFull).
 func diskError(err error) error {
 	if err != nil && isDiskFull(err) && !errors.Is(err, ErrDiskFull) {
@@ -202,6 +235,7 @@ type Maildrop struct {
 	dir       string
 	indexPath string
 	log       *slog.Logger
+	after     <-chan struct{} // closed when the account's former maildrop is written; nil: there was none
 	ready     sync.Once
 	readyErr  error
 
@@ -212,12 +246,17 @@ type Maildrop struct {
 
 	listMu sync.Mutex // covers the list of folders, subscriptions and special uses on disk
 
+	// saveMu keeps the index in order: whoever takes changes out of folders holds it until they are written, and no
+	// folder goes away or gets another name meanwhile.
+	saveMu sync.Mutex
+
 	mu      sync.Mutex
 	folders map[string]*Folder // loaded, by directory
+	leaving chan struct{}      // closed when the folder that is being unloaded is written; nil: there is none
 	index   *index             // nil until a folder is loaded
 	closed  bool
 
-	// Locks are taken in the order listMu, mu, Folder.mu, timerMu.
+	// Locks are taken in the order listMu, saveMu, mu, Folder.mu, timerMu.
 	timerMu sync.Mutex
 	timer   *time.Timer // the next index flush
 	stopped bool
@@ -249,8 +288,9 @@ func (d *Maildrop) expire() {
 		s.mu.Unlock()
 		return
 	}
-	delete(s.drops, d.account)
+	left := s.leave(d.account)
 	s.mu.Unlock()
+	defer left()
 	if err := d.shut(); err != nil {
 		d.log.Warn("closing the maildrop", "error", err)
 	}
@@ -318,8 +358,23 @@ func (d *Maildrop) cleanTmp() {
 	}
 }
 
+// lockList locks listMu. ErrClosed once the maildrop was put aside: its path may be another person's by then.
+func (d *Maildrop) lockList() error {
+	d.listMu.Lock()
+	d.mu.Lock()
+	closed := d.closed
+	d.mu.Unlock()
+	if closed {
+		d.listMu.Unlock()
+		return ErrClosed
+	}
+	return nil
+}
+
 // shut unloads the folders and closes the index; the maildrop cannot be used after.
 func (d *Maildrop) shut() error {
+	d.listMu.Lock() // what is changing the list finishes first
+	defer d.listMu.Unlock()
 	d.mu.Lock()
 	if d.closed {
 		d.mu.Unlock()
@@ -339,6 +394,8 @@ func (d *Maildrop) shut() error {
 		d.timer.Stop()
 	}
 	d.timerMu.Unlock()
+	d.saveMu.Lock()
+	defer d.saveMu.Unlock()
 	var batches []folderBatch
 	for _, f := range folders {
 		if b, ok := f.putAway(); ok {
@@ -366,6 +423,8 @@ func (d *Maildrop) flush() {
 	d.timerMu.Lock()
 	d.timer = nil
 	d.timerMu.Unlock()
+	d.saveMu.Lock()
+	defer d.saveMu.Unlock()
 	d.mu.Lock()
 	ix := d.index
 	folders := make([]*Folder, 0, len(d.folders))
@@ -386,11 +445,12 @@ func (d *Maildrop) flush() {
 			d.log.Warn("UID list not synced", "error", err)
 		}
 	}
-	if err := ix.save(batches); err != nil {
+	err := ix.save(batches)
+	if err != nil {
 		d.log.Warn("index not written", "error", err)
-		for _, f := range folders {
-			f.forgetIndexed()
-		}
+	}
+	for _, f := range folders {
+		f.batchWritten(err)
 	}
 }
 
@@ -403,7 +463,9 @@ type FolderInfo struct {
 
 // Folders lists the folders that exist, by name, INBOX first. Parents that exist only by their children are not in it.
 func (d *Maildrop) Folders() ([]FolderInfo, error) {
-	d.listMu.Lock()
+	if err := d.lockList(); err != nil {
+		return nil, err
+	}
 	defer d.listMu.Unlock()
 	return d.list()
 }
@@ -447,7 +509,10 @@ func (d *Maildrop) findDir(name string) (dir string, exists bool, err error) {
 		return "", false, err
 	}
 	if st, err := os.Stat(filepath.Join(d.dir, dir)); err == nil && st.IsDir() {
-		return dir, true, nil
+		if runtime.GOOS == "windows" || runtime.GOOS == "darwin" {
+			dir, err = d.spelled(dir)
+		}
+		return dir, err == nil, err
 	}
 	// Another program may have encoded the same name in another way.
 	list, err := d.list()
@@ -462,9 +527,33 @@ func (d *Maildrop) findDir(name string) (dir string, exists bool, err error) {
 	return dir, false, nil
 }
 
+// spelled gives a directory's name as it is on disk. Where the file system does not tell "sent" from "Sent" both are one
+// folder, and must be one in memory.
+func (d *Maildrop) spelled(dir string) (string, error) {
+	if dir == "." {
+		return dir, nil
+	}
+	list, err := d.list()
+	if err != nil {
+		return "", err
+	}
+	found := dir
+	for _, f := range list {
+		if f.dir == dir {
+			return dir, nil
+		}
+		if strings.EqualFold(f.dir, dir) {
+			found = f.dir
+		}
+	}
+	return found, nil
+}
+
 // CreateFolder makes a mailbox: ErrExists, ErrBadName.
 func (d *Maildrop) CreateFolder(name string, use []imap.MailboxAttr) error {
-	d.listMu.Lock()
+	if err := d.lockList(); err != nil {
+		return err
+	}
 	defer d.listMu.Unlock()
 	dir, exists, err := d.findDir(name)
 	if err != nil {
@@ -498,7 +587,9 @@ func (d *Maildrop) makeFolder(dir string) error {
 
 // DeleteFolder deletes the folder and its mail, not its children: ErrNoFolder, ErrInboxFixed.
 func (d *Maildrop) DeleteFolder(name string) error {
-	d.listMu.Lock()
+	if err := d.lockList(); err != nil {
+		return err
+	}
 	defer d.listMu.Unlock()
 	dir, exists, err := d.findDir(name)
 	if err != nil {
@@ -512,6 +603,17 @@ func (d *Maildrop) DeleteFolder(name string) error {
 	}
 	// One rename takes it out of sight, so that a crash leaves either all of it or none.
 	gone := filepath.Join(d.dir, "tmp", d.store.names.unique())
+	if err := d.takeOut(dir, gone); err != nil {
+		return fmt.Errorf("deleting a mailbox: %w", err)
+	}
+	os.RemoveAll(gone)
+	return d.setSpecialUse(dir, nil)
+}
+
+// takeOut ends a folder's life in memory, on disk by giving it the path gone, and in the index.
+func (d *Maildrop) takeOut(dir, gone string) error {
+	d.saveMu.Lock()
+	defer d.saveMu.Unlock()
 	d.mu.Lock()
 	f := d.folders[dir]
 	delete(d.folders, dir)
@@ -520,16 +622,12 @@ func (d *Maildrop) DeleteFolder(name string) error {
 		f.markGone()
 	}
 	if err := os.Rename(filepath.Join(d.dir, dir), gone); err != nil {
-		return fmt.Errorf("deleting a mailbox: %w", err)
+		return err
 	}
-	if err := syncDir(d.dir); err != nil {
-		return fmt.Errorf("deleting a mailbox: %w", err)
-	}
-	os.RemoveAll(gone)
 	if ix := d.openedIndex(); ix != nil {
 		ix.removeFolder(dir)
 	}
-	return d.setSpecialUse(dir, nil)
+	return syncDir(d.dir)
 }
 
 // RenameFolder renames a folder and its children. Renaming INBOX moves its messages to a new folder and leaves INBOX
@@ -539,7 +637,9 @@ func (d *Maildrop) RenameFolder(from, to string) error {
 	if from == inboxName {
 		return d.renameInbox(to)
 	}
-	d.listMu.Lock()
+	if err := d.lockList(); err != nil {
+		return err
+	}
 	defer d.listMu.Unlock()
 	if _, exists, err := d.findDir(to); err != nil {
 		return err
@@ -587,8 +687,28 @@ func (d *Maildrop) RenameFolder(from, to string) error {
 	return syncDir(d.dir)
 }
 
-// renameDir renames one directory with what is loaded and known of it.
+// renameDir renames one directory with what is loaded and known of it, or changes nothing.
 func (d *Maildrop) renameDir(from, to string) error {
+	uses := d.specialUses()[from]
+	if len(uses) > 0 { // said of both for a moment: a use must not get lost
+		if err := d.setSpecialUse(to, uses); err != nil {
+			return err
+		}
+	}
+	if err := d.moveDir(from, to); err != nil {
+		d.setSpecialUse(to, nil)
+		return err
+	}
+	if err := d.setSpecialUse(from, nil); err != nil {
+		d.log.Warn("special use of a renamed mailbox is left behind", "folder", from, "error", err)
+	}
+	return nil
+}
+
+// moveDir is the rename itself.
+func (d *Maildrop) moveDir(from, to string) error {
+	d.saveMu.Lock()
+	defer d.saveMu.Unlock()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	f := d.folders[from]
@@ -598,6 +718,9 @@ func (d *Maildrop) renameDir(from, to string) error {
 		f.unwatch()
 	}
 	if err := os.Rename(filepath.Join(d.dir, from), filepath.Join(d.dir, to)); err != nil {
+		if f != nil {
+			f.watchDirs()
+		}
 		return err
 	}
 	if f != nil {
@@ -608,14 +731,7 @@ func (d *Maildrop) renameDir(from, to string) error {
 	if d.index != nil {
 		d.index.renameFolder(from, to)
 	}
-	uses := d.specialUses()[from]
-	if len(uses) == 0 {
-		return nil
-	}
-	if err := d.setSpecialUse(to, uses); err != nil {
-		return err
-	}
-	return d.setSpecialUse(from, nil)
+	return nil
 }
 
 // renameInbox is RENAME of INBOX.
@@ -647,7 +763,9 @@ func (d *Maildrop) Subscribe(name string, on bool) error {
 	if _, err := encodeFolder(name); err != nil {
 		return err
 	}
-	d.listMu.Lock()
+	if err := d.lockList(); err != nil {
+		return err
+	}
 	defer d.listMu.Unlock()
 	names, err := loadSubscriptions(d.dir)
 	if err != nil {
@@ -669,7 +787,9 @@ func (d *Maildrop) Subscribe(name string, on bool) error {
 
 // Subscribed lists the subscriptions, sorted, those of folders that do not exist included.
 func (d *Maildrop) Subscribed() ([]string, error) {
-	d.listMu.Lock()
+	if err := d.lockList(); err != nil {
+		return nil, err
+	}
 	defer d.listMu.Unlock()
 	return loadSubscriptions(d.dir)
 }
@@ -753,6 +873,7 @@ func (d *Maildrop) Open(name string) (*Folder, error) {
 	f := d.folders[dir]
 	if f == nil {
 		f = newFolder(d, dir, ix)
+		f.after = d.leaving
 		d.folders[dir] = f
 	}
 	f.refs++
@@ -804,6 +925,8 @@ func (d *Maildrop) release(f *Folder) {
 
 // unload takes an unused folder out of memory, its state written to the index.
 func (d *Maildrop) unload(f *Folder) {
+	d.saveMu.Lock()
+	defer d.saveMu.Unlock()
 	d.mu.Lock()
 	ix := d.index
 	if f.refs > 0 || d.closed || d.folders[f.dir] != f {
@@ -811,9 +934,15 @@ func (d *Maildrop) unload(f *Folder) {
 		return
 	}
 	delete(d.folders, f.dir)
+	left := make(chan struct{}) // a session that opens the folder anew waits for what is written here
+	d.leaving = left
 	d.mu.Unlock()
-	// Between here and the end of the write another session may load the folder anew: it then finds an index that is
-	// not clean, or directory times that differ, and looks at the files.
+	defer func() {
+		d.mu.Lock()
+		d.leaving = nil
+		d.mu.Unlock()
+		close(left)
+	}()
 	if b, ok := f.putAway(); ok && ix != nil {
 		if err := ix.save([]folderBatch{b}); err != nil {
 			d.log.Warn("index not written", "error", err)
@@ -848,12 +977,25 @@ func (s *Store) Deliver(ctx context.Context, in *Incoming, to []Delivery) error 
 		done = append(done, one)
 	}
 	for _, one := range done {
-		if err := s.syncs.Sync(filepath.Dir(one.path)); err != nil {
+		if err := s.syncDelivered(one.path); err != nil {
 			undoDeliveries(done)
 			return diskError(fmt.Errorf("delivering: %w", err))
 		}
 	}
 	return nil
+}
+
+// syncDelivered puts the entry of a delivered message on disk. A session that has seen the message has moved it from new/
+// to cur/, where its entry is to be found then.
+func (s *Store) syncDelivered(path string) error {
+	dir := filepath.Dir(path)
+	if err := s.syncs.Sync(dir); err != nil {
+		return err
+	}
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) || filepath.Base(dir) != "new" {
+		return nil
+	}
+	return s.syncs.Sync(filepath.Join(filepath.Dir(dir), "cur"))
 }
 
 // delivered is one copy that has its name already.
@@ -880,7 +1022,9 @@ func (s *Store) deliverOne(in *Incoming, target Delivery, last bool) (delivered,
 		return delivered{}, err
 	}
 	defer d.Release()
-	d.listMu.Lock()
+	if err := d.lockList(); err != nil {
+		return delivered{}, err
+	}
 	dir, exists, err := d.findDir(target.Folder)
 	if err == nil && !exists {
 		err = d.makeFolder(dir)

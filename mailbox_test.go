@@ -387,6 +387,35 @@ func TestSetAside(t *testing.T) {
 	}
 }
 
+// Who still holds the maildrop of a removed account can neither see nor touch that of the next person with the address.
+func TestSetAsideEndsOldMaildrop(t *testing.T) {
+	s := testStore(t, t.TempDir())
+	defer s.Close()
+	old := testDrop(t, s)
+	defer old.Release()
+	if _, err := s.SetAside(old.Account()); err != nil {
+		t.Fatal(err)
+	}
+	next := testDrop(t, s)
+	defer next.Release()
+	if err := next.CreateFolder("private", nil); err != nil {
+		t.Fatal(err)
+	}
+	_, listErr := old.Folders()
+	_, subsErr := old.Subscribed()
+	_, openErr := old.Open("private")
+	for name, err := range map[string]error{
+		"list": listErr, "lsub": subsErr, "open": openErr,
+		"create": old.CreateFolder("mine", nil), "delete": old.DeleteFolder("private"),
+		"rename": old.RenameFolder("private", "mine"), "subscribe": old.Subscribe("private", true),
+	} {
+		if !errors.Is(err, ErrClosed) {
+			t.Errorf("%s by the old maildrop: %v", name, err)
+		}
+	}
+	openFolder(t, next, "private").Release()
+}
+
 func TestHostileAccounts(t *testing.T) {
 	s := testStore(t, t.TempDir())
 	defer s.Close()

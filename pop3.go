@@ -186,7 +186,7 @@ func (s *pop3Session) authorization(verb, arg string) error {
 	case "AUTH":
 		return s.auth(arg)
 	case "STLS":
-		return s.stls()
+		return s.stls(arg)
 	case "UTF8":
 		return s.utf8()
 	case "STAT", "LIST", "RETR", "TOP", "DELE", "RSET", "NOOP", "UIDL":
@@ -386,7 +386,10 @@ func (s *pop3Session) load() error {
 }
 
 // stls is RFC 2595 §4.
-func (s *pop3Session) stls() error {
+func (s *pop3Session) stls(arg string) error {
+	if arg != "" {
+		return &pop3Error{"", "STLS has no arguments"}
+	}
 	if s.c.TLS() != nil {
 		return &pop3Error{"", "TLS is active already"}
 	}

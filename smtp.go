@@ -210,11 +210,20 @@ func (s *smtpSession) Rcpt(to string, _ *smtp.RcptOptions) error {
 	return nil
 }
 
+// someDomains names the domains in one short line of a reply.
+func someDomains(domains []string) string {
+	const most = 5
+	if len(domains) > most {
+		return strings.Join(domains[:most], ", ") + " and others"
+	}
+	return strings.Join(domains, ", ")
+}
+
 // notLocal refuses a recipient on another domain.
 func (s *smtpSession) notLocal(addr Address) error {
 	if s.submission {
 		return s.refuse(550, smtp.EnhancedCode{5, 7, 1}, "%s: this appliance cannot send to other domains yet, only to addresses at %s",
-			addr, s.p.Accounts.DefaultDomain())
+			addr, someDomains(s.p.Accounts.Domains()))
 	}
 	return s.refuse(550, smtp.EnhancedCode{5, 7, 1}, "%s: relaying denied, mail for %s is not kept here", addr, addr.Domain)
 }

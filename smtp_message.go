@@ -47,6 +47,9 @@ type Verdict struct {
 // the trace fields in front, is judged, and is delivered to all. Nothing is left
 // behind when it fails.
 func (s *smtpSession) receive(mail smtpMail, r io.Reader) (id string, err error) {
+	if mail.accounts, err = s.remaining(mail.accounts); err != nil {
+		return "", err
+	}
 	drop, err := s.p.Store.Maildrop(mail.accounts[0])
 	if err != nil {
 		return "", fmt.Errorf("opening a maildrop: %w", err)
@@ -70,6 +73,9 @@ func (s *smtpSession) receive(mail smtpMail, r io.Reader) (id string, err error)
 			return "", err
 		}
 	}
+	if mail.accounts, err = s.remaining(mail.accounts); err != nil { // a message can take minutes
+		return "", err
+	}
 	size := in.Size()
 	to := make([]Delivery, len(mail.accounts))
 	for i, account := range mail.accounts {
@@ -80,6 +86,21 @@ func (s *smtpSession) receive(mail smtpMail, r io.Reader) (id string, err error)
 	}
 	s.c.Log.Info("delivered", "id", id, "from", mail.reversePath(), "to", strings.Join(mail.accounts, " "), "size", size)
 	return id, nil
+}
+
+// remaining gives those of the accounts that still exist: one that was removed
+// after RCPT gets no mail any more, lest the next person with its address finds it.
+func (s *smtpSession) remaining(accounts []string) ([]string, error) {
+	var left []string
+	for _, account := range accounts {
+		if s.p.Accounts.Exists(account) {
+			left = append(left, account)
+		}
+	}
+	if len(left) == 0 {
+		return nil, s.refuse(550, smtp.EnhancedCode{5, 1, 1}, "The account has just been removed")
+	}
+	return left, nil
 }
 
 // reversePath gives the sender as it stands in Return-Path, without brackets.

@@ -206,6 +206,31 @@ func TestSMTPBodies(t *testing.T) {
 	}
 }
 
+// Mail on its way to an account that is removed meanwhile is refused, and makes no maildrop that the next person with
+// the address would find; the other recipients get it.
+func TestSMTPAccountRemovedMeanwhile(t *testing.T) {
+	s := transcriptServer(t, &Protocols{})
+	alone, both := s.raw(t, "smtp"), s.raw(t, "smtp")
+	alone.begin() // its recipient is ann alone
+	both.send("EHLO a\r\nMAIL FROM:<>\r\nRCPT TO:<ann@test.lan>\r\nRCPT TO:<bob@test.lan>\r\n")
+	both.expect("220 ", "250 ", "250 ", "250 ", "250 ")
+	if _, err := s.Accounts.Remove("ann@test.lan"); err != nil {
+		t.Fatal(err)
+	}
+	alone.send("DATA\r\n")
+	alone.expect("354 ")
+	alone.send("X: y\r\n\r\n.\r\n")
+	alone.expect("550 5.1.1")
+	both.send("BDAT 9 LAST\r\nX: y\r\n\r\nz")
+	both.expect("250 2.0.0 Stored")
+	if _, err := os.Stat(filepath.Join(s.mail, "test.lan", "ann")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the removed account has a maildrop: %v", err)
+	}
+	if n := len(s.inboxOf(t, "bob@test.lan")); n != 1 {
+		t.Errorf("%d messages", n)
+	}
+}
+
 func TestSMTPSizeLimit(t *testing.T) {
 	const limit = 1000
 	s := transcriptServer(t, &Protocols{MaxSize: limit})

@@ -43,6 +43,12 @@ const (
 	uidlistLockWait  = 10 * time.Second
 )
 
+// maxUID leaves a number for UIDNEXT.
+const maxUID = 1<<32 - 2
+
+// reserveFrom is how far to reserve when next is the next UID.
+func reserveFrom(next uint32) uint32 { return uint32(min(uint64(next)+uidReserve, maxUID+1)) }
+
 // uidHeader is the first line.
 type uidHeader struct {
 	validity uint32
@@ -140,7 +146,7 @@ func parseUIDLine(line string) (uidEntry, error) {
 	e := uidEntry{stored: -1, crlf: -1}
 	num, rest, ok := strings.Cut(line, " ")
 	uid, err := strconv.ParseUint(num, 10, 32)
-	if !ok || err != nil || uid == 0 {
+	if !ok || err != nil || uid == 0 || uid > maxUID {
 		return e, errors.New("no UID at its start")
 	}
 	e.uid = uint32(uid)
@@ -321,8 +327,7 @@ func (u *uidlist) lock() (unlock func(), err error) {
 		if !errors.Is(err, fs.ErrExist) {
 			return nil, err
 		}
-		if u.lockIsStale(path) {
-			os.Remove(path)
+		if u.lockIsStale(path) && os.Remove(path) == nil {
 			continue
 		}
 		if time.Now().After(deadline) {
@@ -370,10 +375,12 @@ func (u *uidlist) reserve(next uint32, modseq uint64) error {
 		return err
 	}
 	defer f.Close()
-	if _, err := f.WriteAt(h.format(), 0); err != nil {
-		return err
+	_, err = f.WriteAt(h.format(), 0)
+	if err == nil {
+		err = f.Sync()
 	}
-	if err := f.Sync(); err != nil {
+	if err != nil {
+		f.WriteAt(u.head.format(), 0) // what is not safe must not be read back as reserved
 		return err
 	}
 	u.head = h
@@ -395,13 +402,17 @@ func (u *uidlist) append(entries []uidEntry) error {
 		return err
 	}
 	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
 	buf := make([]byte, 0, 100*len(entries))
 	for _, e := range entries {
 		buf = appendUIDLine(buf, e)
 	}
 	if n, err := f.Write(buf); err != nil {
 		if n > 0 { // half a line would damage the next one
-			f.Truncate(u.stamp.size)
+			f.Truncate(st.Size())
 		}
 		return err
 	}

@@ -10,7 +10,7 @@ packages=(isync mutt swaks mpop fetchmail curl offlineimap3 imapfilter dovecot-i
 install_packages() {
   local missing=() p
   for p in "${packages[@]}"; do
-    dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'install ok installed' || missing+=("$p")
+    dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep 'install ok installed' >/dev/null || missing+=("$p")
   done
   [ "${#missing[@]}" = 0 ] && return
   # No service is to start: they are used as programs.
@@ -45,8 +45,8 @@ fi
 work=$2
 export HOME=$work/home USER=maria LOGNAME=maria APPLIANCE_DATA=$work/data TERM=xterm LC_ALL=C.UTF-8
 umask 077
-mkdir -p "$HOME"
-offset=$((20000 + ($$ % 300) * 100))
+mkdir -p "$HOME" "$work/near"
+offset=$((10000 + $$ % 21000)) # below the ports that the system gives to clients
 imap=$((offset + 143)) imaps=$((offset + 993)) pop3=$((offset + 110)) pop3s=$((offset + 995))
 smtp=$((offset + 25)) submissions=$((offset + 465)) submission=$((offset + 587))
 maria=maria@mail.test bob=bob@mail.test bobs='the second password' ca=$work/ca.pem
@@ -56,7 +56,7 @@ start() {
   "$work/appliance" run --listen 127.0.0.1 --port-offset "$offset" --hostname mail.test >"$work/start" 2>>"$work/appliance.log" &
   server=$!
   for _ in $(seq 100); do
-    nc -z 127.0.0.1 "$imaps" && return
+    [ -e "$APPLIANCE_DATA/control.json" ] && nc -z 127.0.0.1 "$imaps" && return
     sleep 0.1
   done
   echo "the appliance did not start:"
@@ -76,7 +76,12 @@ stop() {
 check() {
   local name=$1
   shift
-  if (set -euo pipefail; "$@") >"$work/out" 2>&1; then
+  local status=0
+  set +e # in the condition of an if, the first failure would not end the check
+  (set -euo pipefail; "$@") >"$work/out" 2>&1
+  status=$?
+  set -e
+  if [ "$status" = 0 ]; then
     echo "ok $name"
   else
     echo "FAILED $name"
@@ -94,6 +99,9 @@ must_fail() {
   [ "$got" = "$want" ] || { echo "exit status $got where $want is wanted"; return 1; }
 }
 
+# found PATTERN: grep -q that reads to the end, so that no pipe breaks.
+found() { grep "$@" >/dev/null; }
+
 # message SUBJECT: a message for the tests that put one somewhere.
 message() {
   printf 'From: Maria <%s>\r\nTo: %s\r\nSubject: %s\r\nDate: Mon, 23 Nov 2026 10:00:00 +0000\r\nMessage-ID: <%s@client.test>\r\n\r\nZeile mit Umlaut: ä\r\n.\r\nend\r\n' \
@@ -105,26 +113,26 @@ fetch() { curl -sS --cacert "$ca" -u "$maria:$password" "$@"; }
 fetch_bob() { curl -sS --cacert "$ca" -u "$bob:$bobs" "$@"; }
 
 # has USER-FETCH FOLDER SUBJECT: whether the folder has a message, by IMAP.
-has() { "$1" "$(imap_url "$2")?SUBJECT%20%22${3// /%20}%22" | grep -q '^\* SEARCH [0-9]'; }
+has() { "$1" "$(imap_url "$2")?SUBJECT%20%22${3// /%20}%22" | found '^\* SEARCH [0-9]'; }
 
 # ---------------------------------------------------------------- curl
 
 curl_imap() {
-  fetch "$(imap_url INBOX);MAILINDEX=1" | tee /dev/stderr | grep -q '^Subject: Welcome'
+  fetch "$(imap_url INBOX);MAILINDEX=1" | tee /dev/stderr | found '^Subject: Welcome'
   message 'put by curl' >"$work/m"
   fetch -T "$work/m" "$(imap_url INBOX)"
   has fetch INBOX 'put by curl'
   fetch "$(imap_url INBOX);MAILINDEX=2" | cmp - "$work/m"
-  curl -sS --cacert "$ca" --ssl-reqd -u "$maria:$password" "imap://localhost:$imap/" | grep -q Archive
+  curl -sS --cacert "$ca" --ssl-reqd -u "$maria:$password" "imap://localhost:$imap/" | found Archive
   must_fail 67 fetch_wrong "$(imap_url INBOX)"
 }
 fetch_wrong() { curl -sS --cacert "$ca" -u "$maria:wrong" "$@"; }
 
 curl_pop3() {
   local url=pop3s://localhost:$pop3s
-  fetch "$url/" | grep -q '^2 '
+  fetch "$url/" | found '^2 '
   fetch "$url/2" | cmp - "$work/m"
-  curl -sS --cacert "$ca" --ssl-reqd -u "$maria:$password" "pop3://localhost:$pop3/1" | grep -q '^Subject: Welcome'
+  curl -sS --cacert "$ca" --ssl-reqd -u "$maria:$password" "pop3://localhost:$pop3/1" | found '^Subject: Welcome'
   must_fail 67 fetch_wrong "$url/"
 }
 
@@ -303,8 +311,8 @@ mbsync_both_ways() {
   # A deletion there.
   fetch -X "UID STORE $(uid_of 'swaks 587') +FLAGS.SILENT (\\Deleted)" "$(imap_url INBOX)"
   mbsync -c "$c" -a -V
-  fetch "$(imap_url Projekte%20%26AOQA9gD8-)?FLAGGED%20SEEN" | grep -q '^\* SEARCH 1'
-  fetch "$(imap_url INBOX)?SUBJECT%20%22swaks%20465%22%20FLAGGED%20ANSWERED" | grep -q '^\* SEARCH [0-9]'
+  fetch "$(imap_url Projekte%20%26AOQA9gD8-)?FLAGGED%20SEEN" | found '^\* SEARCH 1'
+  fetch "$(imap_url INBOX)?SUBJECT%20%22swaks%20465%22%20FLAGGED%20ANSWERED" | found '^\* SEARCH [0-9]'
   if grep -rq '^Subject: swaks 587' "$work/near/INBOX"; then echo 'the deletion did not come'; return 1; fi
   nothing_to_do "$c"
 }
