@@ -202,7 +202,8 @@ func TestFetchChangedSince(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.send("NOOP")
-	c.want(fmt.Sprintf("FETCH 1:2 FLAGS (CHANGEDSINCE %d)", modseq-1), fmt.Sprintf(`* 2 FETCH (FLAGS (\Flagged \Recent) MODSEQ (%d))`, modseq))
+	c.want(fmt.Sprintf("FETCH 1:2 FLAGS (CHANGEDSINCE %d)", modseq-1),
+		fmt.Sprintf("* OK [HIGHESTMODSEQ %d] The highest mod-sequence", modseq), fmt.Sprintf(`* 2 FETCH (FLAGS (\Flagged \Recent) MODSEQ (%d))`, modseq))
 	c.want(fmt.Sprintf("FETCH 1:2 FLAGS (CHANGEDSINCE %d)", modseq))
 }
 

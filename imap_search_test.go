@@ -132,7 +132,8 @@ func TestSearchReplies(t *testing.T) {
 		t.Fatal(err)
 	}
 	modseq := msgs[0].ModSeq
-	c.want(fmt.Sprintf("SEARCH MODSEQ %d", modseq), fmt.Sprintf("* SEARCH 2 (MODSEQ %d)", modseq))
+	c.want(fmt.Sprintf("SEARCH MODSEQ %d", modseq),
+		fmt.Sprintf("* OK [HIGHESTMODSEQ %d] The highest mod-sequence", modseq), fmt.Sprintf("* SEARCH 2 (MODSEQ %d)", modseq))
 	c.want(fmt.Sprintf(`SEARCH MODSEQ "/flags/\\seen" all %d`, modseq), fmt.Sprintf("* SEARCH 2 (MODSEQ %d)", modseq))
 	c.want(fmt.Sprintf("SEARCH MODSEQ %d", modseq+1), "* SEARCH")
 	for _, command := range []string{

@@ -117,14 +117,13 @@ func (ix *index) open() *bbolt.DB {
 	for try := 0; ; try++ {
 		var db *bbolt.DB
 		err := guardFault(func() (err error) {
-			db, err = bbolt.Open(ix.path, 0o600, &bbolt.Options{Timeout: indexOpenWait, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType, PageSize: 4096})
+			// The free list is kept in the file: without it the library reads all of the file to open it, which for a
+			// large mailbox takes seconds from an SD card.
+			db, err = bbolt.Open(ix.path, 0o600, &bbolt.Options{Timeout: indexOpenWait, FreelistType: bbolt.FreelistMapType, PageSize: 4096})
 			if err != nil {
 				return err
 			}
-			return db.Update(func(tx *bbolt.Tx) error {
-				_, err := tx.CreateBucketIfNotExists(bucketNames)
-				return err
-			})
+			return makeNames(db)
 		})
 		if err == nil {
 			return db
@@ -135,6 +134,22 @@ func (ix *index) open() *bbolt.DB {
 		}
 		ix.setAside(err)
 	}
+}
+
+// makeNames makes the bucket that all else needs; an index that has it is opened without a write.
+func makeNames(db *bbolt.DB) error {
+	there := false
+	err := db.View(func(tx *bbolt.Tx) error {
+		there = tx.Bucket(bucketNames) != nil
+		return nil
+	})
+	if err != nil || there {
+		return err
+	}
+	return db.Update(func(tx *bbolt.Tx) error {
+		_, err := tx.CreateBucketIfNotExists(bucketNames)
+		return err
+	})
 }
 
 func (ix *index) setAside(why error) {

@@ -214,6 +214,8 @@ func TestRestarts(t *testing.T) {
 	step("index deleted", nil)
 	os.WriteFile(filepath.Join(dir, "index/example.org/ann.db"), []byte(strings.Repeat("junk", 9999)), 0o600)
 	step("index damaged", nil)
+	damagePages(t, filepath.Join(dir, "index/example.org/ann.db"))
+	step("index damaged behind its first pages", nil)
 	os.Remove(filepath.Join(dir, "mail/example.org/ann", uidlistName))
 	step("UID list deleted", func(d *Maildrop, f *Folder) { deliverText(t, d.store, "q\r\n", "ann@example.org") })
 	path := filepath.Join(dir, "mail/example.org/ann", uidlistName)
@@ -422,6 +424,46 @@ func TestHostileAccounts(t *testing.T) {
 	for _, a := range []string{"", "a", "@b", "a@", "../x@b", "a/b@c", "a@..", ".@b", "a@b/../c", "a\x00@b", `a\b@c`, "a@b\n"} {
 		if _, err := s.Maildrop(a); !errors.Is(err, ErrBadAddress) {
 			t.Errorf("account %q: %v", a, err)
+		}
+	}
+}
+
+// damagePages overwrites all of an index but the two pages that opening it reads in any case.
+func damagePages(t *testing.T, path string) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 2 * 4096; i < len(data); i++ {
+		data[i] = byte(i * 7)
+	}
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// An index is opened without a write and keeps its free list, so that opening a large one does not read all of it.
+func TestIndexOpensWithoutWork(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ann.db")
+	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	if err := openIndex(path, log, func() {}).close(); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := openIndex(path, log, func() {}).close(); err != nil {
+		t.Fatal(err)
+	}
+	after, err := os.ReadFile(path)
+	if err != nil || !bytes.Equal(before, after) {
+		t.Error("opening has written", err)
+	}
+	for page := range 2 { // the two meta pages: where the free list is, or all ones for nowhere
+		if at := page*4096 + 48; bytes.Equal(after[at:at+8], bytes.Repeat([]byte{0xff}, 8)) {
+			t.Error("the free list is not in the file")
 		}
 	}
 }
