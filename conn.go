@@ -83,6 +83,7 @@ type connEnv struct {
 	throttle *Throttle
 	readers  sync.Pool     // *bufio.Reader
 	writers  sync.Pool     // *bufio.Writer
+	packers  sync.Pool     // *packer
 	closing  chan struct{} // closed when the shutdown begins
 }
 
@@ -112,6 +113,7 @@ type Conn struct {
 	env    *connEnv
 	raw    *deadlineConn
 	secure *tls.Conn // nil without TLS
+	packed *packed   // nil without compression
 	r      *bufio.Reader
 	w      *bufio.Writer
 	peek   [1]byte // the byte that ended WaitInput, while peeked
@@ -145,10 +147,23 @@ func (s connStream) Read(p []byte) (int, error) {
 		p[0], s.peeked = s.peek[0], false
 		return 1, nil
 	}
-	return s.stream().Read(p)
+	return s.read(p)
 }
 
-func (s connStream) Write(p []byte) (int, error) { return s.stream().Write(p) }
+func (s connStream) Write(p []byte) (int, error) {
+	if s.packed != nil {
+		return s.packed.Write(p)
+	}
+	return s.stream().Write(p)
+}
+
+// read reads from the stream, through its compression.
+func (c *Conn) read(p []byte) (int, error) {
+	if c.packed != nil {
+		return c.packed.in.Read(p)
+	}
+	return c.stream().Read(p)
+}
 
 func (c *Conn) stream() net.Conn {
 	if c.secure != nil {
@@ -212,7 +227,7 @@ func (c *Conn) WaitInput() error {
 	}
 	c.releaseReader()
 	for {
-		n, err := c.stream().Read(c.peek[:])
+		n, err := c.read(c.peek[:])
 		if n == 1 {
 			c.peeked = true
 			return nil
@@ -358,6 +373,12 @@ func (c *Conn) Login(ctx context.Context, protocol, user, password string) (Iden
 	c.raw.setEnd(time.Time{})
 	c.Log.Info("login", "protocol", protocol, "account", id.Account, "via", id.Via, "tls", c.secure != nil)
 	return id, nil
+}
+
+// Logout brings back the limits of the time before login.
+func (c *Conn) Logout() {
+	c.raw.setIdle(c.env.limits.PreLogin)
+	c.raw.setEnd(time.Now().Add(c.env.limits.Login))
 }
 
 // pause waits, but not longer than the appliance runs.

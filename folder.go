@@ -107,6 +107,23 @@ func (f *Folder) UIDValidity() uint32 {
 	return f.list.head.validity
 }
 
+// GUID names the folder for as long as it lives, whatever it is called. One that another program has left without gets one.
+func (f *Folder) GUID() (string, error) {
+	f.mu.Lock()
+	defer f.unlock()
+	if err := f.usable(); err != nil {
+		return "", err
+	}
+	if f.list.head.guid == "" {
+		f.list.head.guid = newUIDHeader(0).guid
+		if err := f.rewriteList(); err != nil {
+			f.list.head.guid = ""
+			return "", err
+		}
+	}
+	return f.list.head.guid, nil
+}
+
 // unlock gives the lock back and then tells the views what they have to Sync.
 func (f *Folder) unlock() {
 	var calls []func()

@@ -3,7 +3,9 @@ package main
 // The IMAP session: RFC 3501 (IMAP4rev1) and RFC 9051 (IMAP4rev2), with IDLE (2177), NAMESPACE (2342), UIDPLUS (4315),
 // ESEARCH (4731), SEARCHRES (5182), ENABLE (5161), SASL-IR (4959), LIST-EXTENDED (5258), LIST-STATUS (5819), SPECIAL-USE
 // and CREATE-SPECIAL-USE (6154), MOVE (6851), LITERAL+ (7888), STATUS=SIZE (8438), BINARY (3516), UNSELECT (3691),
-// CHILDREN (3348), APPENDLIMIT (7889), MULTIAPPEND (3502), ID (2971), UTF8=ACCEPT (6855) and CONDSTORE (7162).
+// CHILDREN (3348), APPENDLIMIT (7889), MULTIAPPEND (3502), ID (2971), UTF8=ACCEPT (6855), CONDSTORE (7162), COMPRESS=DEFLATE
+// (4978), OBJECTID (8474), PREVIEW (8970), REPLACE (8508), INPROGRESS (9585), UNAUTHENTICATE (8437) and CATENATE
+// (4469).
 //
 // This file holds the session, its states and the table of verbs. imap_wire.go tells how a verb is written.
 
@@ -49,36 +51,39 @@ type imapVerb struct {
 
 // imapVerbs is the table of verbs.
 var imapVerbs = map[string]imapVerb{
-	"CAPABILITY":   {run: (*imapSession).capability, states: imapAny},
-	"NOOP":         {run: (*imapSession).noop, states: imapAny},
-	"LOGOUT":       {run: (*imapSession).logout, states: imapAny},
-	"ID":           {run: (*imapSession).identify, states: imapAny},
-	"STARTTLS":     {run: (*imapSession).startTLS, states: imapAnonymous},
-	"LOGIN":        {run: (*imapSession).login, states: imapAnonymous},
-	"AUTHENTICATE": {run: (*imapSession).authenticate, states: imapAnonymous},
-	"ENABLE":       {run: (*imapSession).enable, states: imapAuth},
-	"NAMESPACE":    {run: (*imapSession).namespace, states: imapAuth},
-	"LIST":         {run: (*imapSession).list, states: imapAuth},
-	"LSUB":         {run: (*imapSession).lsub, states: imapAuth},
-	"CREATE":       {run: (*imapSession).create, states: imapAuth},
-	"DELETE":       {run: (*imapSession).delete, states: imapAuth},
-	"RENAME":       {run: (*imapSession).rename, states: imapAuth},
-	"SUBSCRIBE":    {run: (*imapSession).subscribe, states: imapAuth},
-	"UNSUBSCRIBE":  {run: (*imapSession).unsubscribe, states: imapAuth},
-	"STATUS":       {run: (*imapSession).status, states: imapAuth},
-	"APPEND":       {run: (*imapSession).append, states: imapAuth},
-	"SELECT":       {run: (*imapSession).selectFolder, states: imapAuth},
-	"EXAMINE":      {run: (*imapSession).selectFolder, states: imapAuth},
-	"IDLE":         {run: (*imapSession).idleCommand, states: imapAuth},
-	"CHECK":        {run: (*imapSession).noop, states: imapSelected},
-	"CLOSE":        {run: (*imapSession).closeFolder, states: imapSelected},
-	"UNSELECT":     {run: (*imapSession).closeFolder, states: imapSelected},
-	"EXPUNGE":      {run: (*imapSession).expunge, states: imapSelected, uid: true},
-	"STORE":        {run: (*imapSession).store, states: imapSelected, uid: true, quiet: true},
-	"COPY":         {run: (*imapSession).copy, states: imapSelected, uid: true},
-	"MOVE":         {run: (*imapSession).move, states: imapSelected, uid: true},
-	"FETCH":        {run: (*imapSession).fetch, states: imapSelected, uid: true, quiet: true},
-	"SEARCH":       {run: (*imapSession).search, states: imapSelected, uid: true, quiet: true},
+	"CAPABILITY":     {run: (*imapSession).capability, states: imapAny},
+	"NOOP":           {run: (*imapSession).noop, states: imapAny},
+	"LOGOUT":         {run: (*imapSession).logout, states: imapAny},
+	"ID":             {run: (*imapSession).identify, states: imapAny},
+	"STARTTLS":       {run: (*imapSession).startTLS, states: imapAnonymous},
+	"COMPRESS":       {run: (*imapSession).compress, states: imapAuth},
+	"LOGIN":          {run: (*imapSession).login, states: imapAnonymous},
+	"AUTHENTICATE":   {run: (*imapSession).authenticate, states: imapAnonymous},
+	"UNAUTHENTICATE": {run: (*imapSession).unauthenticate, states: imapAuth},
+	"ENABLE":         {run: (*imapSession).enable, states: imapAuth},
+	"NAMESPACE":      {run: (*imapSession).namespace, states: imapAuth},
+	"LIST":           {run: (*imapSession).list, states: imapAuth},
+	"LSUB":           {run: (*imapSession).lsub, states: imapAuth},
+	"CREATE":         {run: (*imapSession).create, states: imapAuth},
+	"DELETE":         {run: (*imapSession).delete, states: imapAuth},
+	"RENAME":         {run: (*imapSession).rename, states: imapAuth},
+	"SUBSCRIBE":      {run: (*imapSession).subscribe, states: imapAuth},
+	"UNSUBSCRIBE":    {run: (*imapSession).unsubscribe, states: imapAuth},
+	"STATUS":         {run: (*imapSession).status, states: imapAuth},
+	"APPEND":         {run: (*imapSession).append, states: imapAuth},
+	"SELECT":         {run: (*imapSession).selectFolder, states: imapAuth},
+	"EXAMINE":        {run: (*imapSession).selectFolder, states: imapAuth},
+	"IDLE":           {run: (*imapSession).idleCommand, states: imapAuth},
+	"CHECK":          {run: (*imapSession).noop, states: imapSelected},
+	"CLOSE":          {run: (*imapSession).closeFolder, states: imapSelected},
+	"UNSELECT":       {run: (*imapSession).closeFolder, states: imapSelected},
+	"EXPUNGE":        {run: (*imapSession).expunge, states: imapSelected, uid: true},
+	"STORE":          {run: (*imapSession).store, states: imapSelected, uid: true, quiet: true},
+	"COPY":           {run: (*imapSession).copy, states: imapSelected, uid: true},
+	"MOVE":           {run: (*imapSession).move, states: imapSelected, uid: true},
+	"REPLACE":        {run: (*imapSession).replace, states: imapSelected, uid: true},
+	"FETCH":          {run: (*imapSession).fetch, states: imapSelected, uid: true, quiet: true},
+	"SEARCH":         {run: (*imapSession).search, states: imapSelected, uid: true, quiet: true},
 }
 
 // What the session announces before and after login, besides what depends on TLS and limits.
@@ -86,7 +91,8 @@ var (
 	imapCapsBefore = []string{"IMAP4rev1", "IMAP4rev2", "LITERAL+", "SASL-IR", "ENABLE", "ID"}
 	imapCapsAfter  = []string{"IMAP4rev1", "IMAP4rev2", "LITERAL+", "SASL-IR", "ENABLE", "ID", "IDLE", "NAMESPACE", "UIDPLUS",
 		"ESEARCH", "SEARCHRES", "LIST-EXTENDED", "LIST-STATUS", "SPECIAL-USE", "CREATE-SPECIAL-USE", "MOVE", "STATUS=SIZE",
-		"BINARY", "UNSELECT", "CHILDREN", "MULTIAPPEND", "UTF8=ACCEPT", "CONDSTORE"}
+		"BINARY", "UNSELECT", "CHILDREN", "MULTIAPPEND", "UTF8=ACCEPT", "CONDSTORE", "OBJECTID", "PREVIEW",
+		"REPLACE", "INPROGRESS", "CATENATE"}
 )
 
 // errReplied says that a verb has written its tagged reply itself.
@@ -474,6 +480,9 @@ func (s *imapSession) capabilities() string {
 		b = append(b, name...)
 	}
 	if s.drop != nil {
+		if !s.c.Compressed() {
+			b = append(b, " COMPRESS=DEFLATE UNAUTHENTICATE"...)
+		}
 		b = append(b, " APPENDLIMIT="...)
 		return string(strconv.AppendInt(b, s.p.MaxSize, 10))
 	}

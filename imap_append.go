@@ -1,6 +1,6 @@
 package main
 
-// APPEND (RFC 9051 §6.3.12) with MULTIAPPEND (RFC 3502), literal8 (RFC 3516), UTF8 (RFC 6855 §4) and APPENDLIMIT (RFC 7889).
+// APPEND (RFC 9051 §6.3.12) with MULTIAPPEND (RFC 3502), literal8 (RFC 3516), CATENATE (RFC 4469), UTF8 (RFC 6855 §4) and APPENDLIMIT (RFC 7889).
 
 import (
 	"bytes"
@@ -86,9 +86,15 @@ func (s *imapSession) receive(cmd *imapCommand) (m AppendMessage, err error) {
 			return m, err
 		}
 	}
-	wrapped, err := appendWrapper(cmd)
+	wrapped, pieces, err := appendWrapper(cmd)
 	if err != nil {
 		return m, err
+	}
+	if pieces {
+		if m.In, err = s.drop.Receive(); err != nil {
+			return m, fmt.Errorf("receiving a message: %w", err)
+		}
+		return m, s.catenate(cmd, m.In)
 	}
 	lit, err := cmd.literalHeader()
 	if err != nil {
@@ -98,7 +104,7 @@ func (s *imapSession) receive(cmd *imapCommand) (m AppendMessage, err error) {
 	case wrapped && !lit.binary:
 		return m, imapBad("UTF8 needs a literal8: ~{%d}", lit.size)
 	case lit.size > s.p.MaxSize:
-		return m, imapNo("TOOBIG", fmt.Sprintf("A message may have %d bytes", s.p.MaxSize))
+		return m, s.tooBig()
 	case lit.size == 0: // RFC 3502 §4: so a client takes an APPEND back
 		return m, imapNo("CANNOT", "A message cannot be empty")
 	}
@@ -114,26 +120,34 @@ func (s *imapSession) receive(cmd *imapCommand) (m AppendMessage, err error) {
 	return m, err
 }
 
-// appendWrapper takes the "UTF8 (" before a literal8 (RFC 6855 §4).
-func appendWrapper(cmd *imapCommand) (bool, error) {
+// appendWrapper takes the "UTF8 (" before a literal8 (RFC 6855 §4), or the "CATENATE " before a list of pieces.
+func appendWrapper(cmd *imapCommand) (wrapped, pieces bool, err error) {
 	if b := cmd.peek(); b == '{' || b == '~' {
-		return false, nil
+		return false, false, nil
 	}
-	if cmd.keyword() != "UTF8" {
-		return false, cmd.expected("a literal")
+	switch cmd.keyword() {
+	case "CATENATE":
+		return false, true, cmd.sp()
+	case "UTF8":
+	default:
+		return false, false, cmd.expected("a literal")
 	}
 	if err := cmd.sp(); err != nil {
-		return false, err
+		return false, false, err
 	}
-	return true, cmd.expect('(')
+	return true, false, cmd.expect('(')
 }
 
 // receiveBody streams the literal into the message. When storing fails the rest is skipped and the session lives on.
 func (s *imapSession) receiveBody(cmd *imapCommand, lit imapLiteral, in *Incoming) error {
+	return s.receiveInto(cmd, lit, &lineEnds{w: in, noNUL: !lit.binary})
+}
+
+// receiveInto streams the literal.
+func (s *imapSession) receiveInto(cmd *imapCommand, lit imapLiteral, w io.Writer) error {
 	s.c.Busy(true)
 	defer s.c.Busy(false)
 	s.in.begin(lit)
-	w := &lineEnds{w: in, noNUL: !lit.binary}
 	_, err := io.Copy(w, &s.in)
 	if s.in.err != nil {
 		return s.in.err

@@ -34,6 +34,38 @@ func (s *imapSession) startTLS(cmd *imapCommand) error {
 	return errReplied
 }
 
+// compress is COMPRESS DEFLATE (RFC 4978 §3).
+func (s *imapSession) compress(cmd *imapCommand) error {
+	if err := cmd.sp(); err != nil {
+		return err
+	}
+	mechanism, err := cmd.atom()
+	if err != nil {
+		return err
+	}
+	if err := cmd.end(); err != nil {
+		return err
+	}
+	switch {
+	case !strings.EqualFold(mechanism, "DEFLATE"):
+		return imapBad("The only compression here is DEFLATE")
+	case s.c.Compressed():
+		return imapNo("COMPRESSIONACTIVE", "DEFLATE is active already")
+	case s.c.Reader().Buffered() > 0:
+		// RFC 4978 §3: the client waits for the reply. What it sent is neither plain nor compressed for sure.
+		s.done, s.bye = true, "Nothing may follow COMPRESS"
+		return imapBad("Nothing may follow COMPRESS")
+	}
+	s.update(true)
+	s.line(cmd.tag + " OK DEFLATE active")
+	s.c.Writer().Flush()
+	s.in.line = s.in.line[:0]
+	if err := s.c.Compress(); err != nil {
+		return fmt.Errorf("beginning to compress: %w", err)
+	}
+	return errReplied
+}
+
 // login is LOGIN (RFC 9051 §6.2.3).
 func (s *imapSession) login(cmd *imapCommand) error {
 	if err := s.privacy(); err != nil {
@@ -57,6 +89,25 @@ func (s *imapSession) login(cmd *imapCommand) error {
 		return err
 	}
 	return s.enter("", user, password)
+}
+
+// unauthenticate is UNAUTHENTICATE (RFC 8437 §3): all but TLS is as it was before login. It is not offered under
+// COMPRESS, whose window would hold the text of one user while another is logged in.
+func (s *imapSession) unauthenticate(cmd *imapCommand) error {
+	if err := cmd.end(); err != nil {
+		return err
+	}
+	if s.c.Compressed() {
+		return imapBad("UNAUTHENTICATE is not available under COMPRESS")
+	}
+	s.closeView()
+	s.drop.Release()
+	s.drop = nil
+	s.rev2, s.utf8, s.utf8Accept, s.condstore = false, false, false, false
+	s.keywords = 0
+	s.in.maxLiterals, s.in.maxDrain = imapMaxAnonymous, imapMaxAnonDrain
+	s.c.Logout()
+	return imapOK("CAPABILITY "+s.capabilities(), "Nobody is logged in")
 }
 
 // privacy refuses passwords that would go over the network in the clear.

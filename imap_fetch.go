@@ -34,12 +34,16 @@ const (
 	fetchBody
 	fetchStructure
 	fetchSection
+	fetchEmailID
+	fetchThreadID
+	fetchPreview
 )
 
 // fetchItem is one item that is asked for.
 type fetchItem struct {
 	kind    fetchKind
 	section *bodySection // of fetchSection
+	lazy    bool         // of fetchPreview
 }
 
 // fetchRequest is what a FETCH asks of each message.
@@ -53,11 +57,12 @@ type fetchRequest struct {
 	tree          bool // the tree is needed
 	seen          bool // \Seen is set
 	file          bool // some section comes from the file
+	derived       bool // something of fetchDerived is needed
 }
 
 // add adds an item.
 func (q *fetchRequest) add(kind fetchKind, section *bodySection) {
-	q.items = append(q.items, fetchItem{kind, section})
+	q.items = append(q.items, fetchItem{kind: kind, section: section})
 	switch kind {
 	case fetchFlags:
 		q.flags = true
@@ -69,6 +74,8 @@ func (q *fetchRequest) add(kind fetchKind, section *bodySection) {
 		q.cached = true
 	case fetchSection:
 		q.addSection(section)
+	case fetchEmailID, fetchPreview:
+		q.derived = true
 	}
 }
 
@@ -188,7 +195,7 @@ func (c *imapCommand) parseFetchItems(q *fetchRequest) error {
 // fetchNames are the items that are a name alone.
 var fetchNames = map[string]fetchKind{
 	"UID": fetchUID, "FLAGS": fetchFlags, "INTERNALDATE": fetchDate, "RFC822.SIZE": fetchSize, "MODSEQ": fetchModSeq,
-	"ENVELOPE": fetchEnvelope, "BODYSTRUCTURE": fetchStructure,
+	"ENVELOPE": fetchEnvelope, "BODYSTRUCTURE": fetchStructure, "EMAILID": fetchEmailID, "THREADID": fetchThreadID,
 }
 
 // parseFetchItem reads the item whose name is word.
@@ -209,6 +216,8 @@ func (c *imapCommand) parseFetchItem(q *fetchRequest, word string) error {
 			return nil
 		}
 		return c.addSection(q, "BODY", false)
+	case "PREVIEW":
+		return c.parsePreview(q)
 	case "BODY.PEEK":
 		return c.addSection(q, "BODY", true)
 	case "BINARY":
@@ -256,6 +265,8 @@ type fetcher struct {
 	looked  int               // of msgs that copies has
 	seq     int               // sequence number of the last message found in the view
 	scratch []byte            // copyBuffer bytes, made at first use
+
+	derived map[CacheKind]map[imap.UID]string // of the batch, if q.derived
 
 	file *Message // of the message in hand
 	tree treePart // of the message in hand, if q.tree
@@ -322,6 +333,9 @@ func (f *fetcher) batch(uids []imap.UID) error {
 		f.setSeen()
 	}
 	f.looked = 0
+	if f.q.derived {
+		f.lookUpDerived()
+	}
 	for i := range f.msgs {
 		if f.q.cached && i >= f.looked {
 			f.lookUp(i)
@@ -507,16 +521,25 @@ func (f *fetcher) seqOf(uid imap.UID) uint32 {
 // prepare opens the file and reads the structure where that is needed. false
 // means that nothing can be said of the message.
 func (f *fetcher) prepare(uid imap.UID, c *cachedStructure) bool {
+	if f.q.derived {
+		if err := f.deriveMissing(uid); err != nil {
+			f.fail(err)
+			return false
+		}
+	}
 	missing := f.q.cached && c.envelope == nil
 	if !missing && !f.q.file && !(c.unlisted && c.tree != nil) {
 		return true
 	}
-	file, err := f.folder.OpenMessage(uid)
-	if err != nil {
-		f.fail(err)
-		return false
+	var err error
+	if f.file == nil {
+		if f.file, err = f.folder.OpenMessage(uid); err != nil {
+			f.file = nil
+			f.fail(err)
+			return false
+		}
 	}
-	f.file = file
+	file := f.file
 	if missing {
 		err = f.read(uid, c)
 	}
@@ -600,6 +623,8 @@ func (f *fetcher) item(kind fetchKind, m *Msg, c *cachedStructure) {
 	case fetchStructure:
 		b = append(b, "BODYSTRUCTURE "...)
 		b = append(b, c.structure...)
+	case fetchEmailID, fetchThreadID, fetchPreview:
+		b = f.objectItem(b, kind, m.UID)
 	}
 	f.buf = b
 }

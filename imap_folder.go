@@ -107,7 +107,19 @@ func (s *imapSession) create(cmd *imapCommand) error {
 	if err := checkNewName(name); err != nil {
 		return err
 	}
-	return s.drop.CreateFolder(name, use)
+	if err := s.drop.CreateFolder(name, use); err != nil {
+		return err
+	}
+	folder, err := s.drop.Open(name)
+	if err != nil {
+		return err
+	}
+	defer folder.Release()
+	id, err := mailboxID(folder) // RFC 8474 §4.1
+	if err != nil {
+		return err
+	}
+	return imapOK("MAILBOXID ("+id+")", "CREATE completed")
 }
 
 // specialUses are the special uses a folder may be given, by their names in small letters.
@@ -228,7 +240,7 @@ func (c *imapCommand) statusItems() (statusItems, error) {
 	err := c.list(func() error {
 		name := c.keyword()
 		switch name {
-		case "MESSAGES", "UIDNEXT", "UIDVALIDITY", "UNSEEN", "DELETED", "SIZE", "RECENT", "HIGHESTMODSEQ", "APPENDLIMIT":
+		case "MESSAGES", "UIDNEXT", "UIDVALIDITY", "UNSEEN", "DELETED", "SIZE", "RECENT", "HIGHESTMODSEQ", "APPENDLIMIT", "MAILBOXID":
 			for _, have := range items {
 				if have == name {
 					return nil
@@ -296,6 +308,14 @@ func (s *imapSession) statusOf(name string, items statusItems) error {
 			b = append(b, '(')
 		}
 		b = append(append(b, item...), ' ')
+		if item == "MAILBOXID" { // RFC 8474 §4.3
+			id, err := mailboxID(folder)
+			if err != nil {
+				return err
+			}
+			b = append(append(append(b, '('), id...), ')')
+			continue
+		}
 		b = strconv.AppendInt(b, st.item(item, s.p.MaxSize), 10)
 	}
 	s.write(append(b, ")\r\n"...))

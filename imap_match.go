@@ -52,7 +52,7 @@ func (k *searchKey) arrange() {
 		if fieldNamed([]byte(k.name)) != fieldOther {
 			k.cost = costListed
 		}
-	case opBody, opText:
+	case opBody, opText, opEmail:
 		k.cost = costText
 	default:
 		k.cost = costState
@@ -69,6 +69,11 @@ type matcher struct {
 	uids    []imap.UID
 	seqs    []uint32
 	modseqs []uint64
+
+	tag   string    // of the command
+	done  int       // messages looked at
+	total int       // of them
+	due   time.Time // of the next word on that
 
 	keywords []string // of the folder
 	scratch  []byte   // copyBuffer bytes, made at first use
@@ -114,6 +119,8 @@ func (m *matcher) run() error {
 	full := len(cheap) > 0 && cheap[len(cheap)-1].cost == costFile || usesFile(dear)
 	var msgs []Msg
 	all := m.s.view.UIDs()
+	m.total = len(all)
+	m.progress()
 	for start := 0; start < len(all); start += fetchBatch {
 		if err := m.s.ctx.Err(); err != nil || m.s.c.Closing() {
 			return imapNo("UNAVAILABLE", "The server is shutting down")
@@ -124,6 +131,7 @@ func (m *matcher) run() error {
 			return err
 		}
 		m.keywords = m.folder.Keywords()
+		m.done = start
 		m.batch(start, batch, msgs, cheap, dear)
 	}
 	return nil
@@ -181,6 +189,8 @@ func (m *matcher) filterDear(msgs []Msg, seqs []uint32, keys []*searchKey) ([]Ms
 	found := m.lookUp(msgs, keys)
 	n := 0
 	for i := range msgs {
+		m.done = int(seqs[i]) - 1
+		m.progress()
 		m.msg, m.cached, m.known = &msgs[i], found[i], found[i].tree != nil
 		if m.matchAll(keys) {
 			msgs[n], seqs[n] = msgs[i], seqs[i]
@@ -278,6 +288,8 @@ func (m *matcher) match(k *searchKey) bool {
 		return m.matchField(k.name, k.finder.in)
 	case opBody, opText:
 		return m.matchText(k)
+	case opEmail:
+		return m.matchEmailID(k.name)
 	}
 	return true
 }

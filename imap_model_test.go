@@ -168,6 +168,10 @@ func TestIMAPManySessions(t *testing.T) {
 	if t.Failed() {
 		return
 	}
+	// The folder may have ended empty, and FETCH of nothing is refused.
+	if reply, ok := sessions[0].run("APPEND INBOX (\\Seen) {4+}\r\nlast"); !ok || !strings.HasPrefix(reply, "OK") {
+		t.Fatal(reply)
+	}
 	for _, m := range sessions {
 		for _, command := range []string{"NOOP", "FETCH 1:* (UID FLAGS)", "NOOP"} {
 			if reply, ok := m.run(command); !ok || !strings.HasPrefix(reply, "OK") {

@@ -60,6 +60,7 @@ const (
 	opHeader // a field called name has text
 	opBody   // the body has text
 	opText   // header or body has text
+	opEmail  // EMAILID is name
 )
 
 // searchKey is one key, those inside it included.
@@ -103,7 +104,7 @@ func (s *imapSession) runSearch(cmd *imapCommand, q *searchRequest) error {
 	if q.modseq {
 		s.enableCondstore()
 	}
-	m := matcher{s: s, folder: s.view.Folder(), q: q}
+	m := matcher{s: s, tag: cmd.tag, folder: s.view.Folder(), q: q}
 	if err := m.run(); err != nil {
 		return err
 	}
@@ -361,6 +362,12 @@ func (s *imapSession) parseKey(c *imapCommand, q *searchRequest, depth int) (*se
 		return s.parseTextKey(c, q, opHeader, name)
 	case "MODSEQ":
 		return parseModSeqKey(c, q)
+	case "EMAILID":
+		id, err := c.objectID()
+		return &searchKey{op: opEmail, name: id}, err
+	case "THREADID": // RFC 8474 §5.2: no message has one
+		_, err := c.objectID()
+		return &searchKey{op: opSet}, err
 	case "NOT":
 		key, err := s.parseKey(c, q, depth+1)
 		return negate(key, true), err

@@ -149,3 +149,27 @@ func TestSearchReplies(t *testing.T) {
 	}
 	c.want("SEARCH "+strings.Repeat("OR ALL ", 90)+"ALL", "* SEARCH 1 2 3 4")
 }
+
+// TestIMAPProgress tells how far a slow search is, with the response of RFC 9585 §4.
+func TestIMAPProgress(t *testing.T) {
+	s := startIMAPWith(t, func(p *Protocols) { p.progress = time.Nanosecond })
+	mustAdd(t, s.Accounts, "ann@home.lan", imapPassword)
+	c := s.login(t, "ann@home.lan")
+	for range 4 {
+		c.ok(t, "APPEND INBOX {9+}\r\nA: b\r\n\r\nx")
+	}
+	c.ok(t, "SELECT INBOX")
+	lines := c.ok(t, "SEARCH BODY x")
+	if lines[0] != `* OK [INPROGRESS ("zz" 0 4)] Searched 0% of the mailbox` ||
+		lines[2] != `* OK [INPROGRESS ("zz" 2 4)] Searched 50% of the mailbox` || lines[4] != "* SEARCH 1 2 3 4" {
+		t.Error(lines)
+	}
+	for range 6 {
+		c.ok(t, "COPY 1:* INBOX")
+	}
+	for _, command := range []string{"COPY", "MOVE"} {
+		if lines := c.ok(t, command+" 1:* Trash"); lines[0] != `* OK [INPROGRESS ("zz" NIL NIL)] Still at work` {
+			t.Errorf("%s: %.200q", command, lines)
+		}
+	}
+}

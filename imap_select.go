@@ -93,6 +93,9 @@ func (s *imapSession) describe(name string, st *Status) {
 	s.linef("* OK [UIDVALIDITY %d] UIDs are valid", folder.UIDValidity())
 	s.linef("* OK [UIDNEXT %d] The next UID", next)
 	s.linef("* OK [HIGHESTMODSEQ %d] The highest mod-sequence", s.view.ModSeq())
+	if id, err := mailboxID(folder); err == nil { // RFC 8474 §4.2
+		s.linef("* OK [MAILBOXID (%s)] The mailbox's id", id)
+	}
 	if s.rev2 {
 		b := append([]byte(nil), "* LIST () \"/\" "...)
 		s.write(append(appendMailbox(b, name, s.utf8), "\r\n"...))

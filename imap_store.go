@@ -224,7 +224,9 @@ func (s *imapSession) copy(cmd *imapCommand) error {
 	if len(uids) == 0 {
 		return imapOK("", "There was nothing to copy")
 	}
+	stop := s.whileWorking(cmd.tag)
 	dst, err := s.view.Folder().Copy(uids, to)
+	stop()
 	if err != nil {
 		return fmt.Errorf("copying: %w", err)
 	}
@@ -244,7 +246,9 @@ func (s *imapSession) move(cmd *imapCommand) error {
 	if len(uids) == 0 {
 		return imapOK("", "There was nothing to move")
 	}
+	stop := s.whileWorking(cmd.tag)
 	dst, _, err := s.view.Folder().Move(uids, to)
+	stop()
 	if err != nil {
 		return fmt.Errorf("moving: %w", err)
 	}

@@ -32,13 +32,13 @@ const layout = `
 	keywords: maildir uidlist
 	subscriptions: foldername maildir uidlist
 	index: maildir mailstate uidlist
-	mailbox (folder view watch incoming mailfile): address maildir mailstate foldername uidlist keywords subscriptions index
+	mailbox (delivery folder view watch incoming mailfile): address maildir mailstate foldername uidlist keywords subscriptions index
 
 	tomlfile:
 	settings: naming tomlfile
 	accounts (password): address naming tomlfile maildir
 	tls: address maildir
-	conn (throttle): accounts
+	conn (throttle inflate): accounts
 
 	pop3: accounts conn mailbox mailstate protocols.Protocols
 	smtp: accounts address conn mailbox mailstate message protocols.Protocols

@@ -73,7 +73,7 @@ func (m *Msg) subdir() string {
 // CacheKind names a disposable derived value of a message; those that use it number the kinds from 0 to cacheKinds-1.
 type CacheKind byte
 
-const cacheKinds = 4
+const cacheKinds = 6
 
 // FlagOp is how Folder.SetFlags combines.
 type FlagOp int

@@ -76,6 +76,7 @@ type Protocols struct {
 	anyPort  bool                                       // take free ports in place of the table's numbers
 	listen   func(address string) (net.Listener, error) // nil: listenTCP
 	specs    []portSpec                                 // nil: portTable
+	progress time.Duration                              // between two INPROGRESS of IMAP, 0: 10 s
 	wrapConn func(net.Conn) net.Conn                    // what is put around a connection that was accepted, nil: nothing
 	env      *connEnv
 	open     []openPort
