@@ -44,8 +44,9 @@ type Folder struct {
 	byBase map[string]imap.UID // made when first needed
 
 	nextUID  imap.UID
-	modseq   uint64   // the highest given
-	logFloor uint64   // the expunge log is complete for what came after
+	modseq   uint64 // the highest given
+	logFloor uint64 // the expunge log is complete for what came after
+	lost     []modseqSpan
 	gen      uint64   // grows with every expunge
 	recent   imap.UID // UIDs up to it have been \Recent to some session
 	unseen   int
@@ -582,15 +583,15 @@ func (f *Folder) ExpungedSince(modseq uint64, known imap.UIDSet) (imap.UIDSet, e
 		return nil, err
 	}
 	wanted := func(uid imap.UID) bool { return known == nil || known.Contains(uid) }
-	if modseq < f.logFloor || !f.index.remembers(f.indexGen) {
-		return f.missingUIDs(known), nil
-	}
 	var gone []imap.UID
-	f.index.expungedSince(f.dir, modseq, func(uid imap.UID) {
+	complete := modseq >= f.logFloor && f.index.remembers(f.indexGen) && f.index.expungedSince(f.dir, modseq, func(uid imap.UID) {
 		if wanted(uid) && f.find(uid, 0) < 0 {
 			gone = append(gone, uid)
 		}
 	})
+	if !complete {
+		return f.missingUIDs(known), nil
+	}
 	for _, e := range append(f.saving[:len(f.saving):len(f.saving)], f.expunged...) {
 		if e.modseq > modseq && wanted(e.uid) {
 			gone = append(gone, e.uid)
@@ -598,6 +599,19 @@ func (f *Folder) ExpungedSince(modseq uint64, known imap.UIDSet) (imap.UIDSet, e
 	}
 	slices.Sort(gone)
 	return imap.UIDSetNum(slices.Compact(gone)...), nil
+}
+
+// KnownSince gives the modseq after which changes must be told to a client that is in step with modseq, or says that it
+// is: 0, everything, where it has seen changes that a crash has made the index forget. They may have been undone since.
+func (f *Folder) KnownSince(modseq uint64) uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, span := range f.lost {
+		if span.After < modseq && modseq < span.Before {
+			return 0
+		}
+	}
+	return modseq
 }
 
 // missingUIDs are the gaps between the UIDs, as ranges, within known.
@@ -684,7 +698,8 @@ func (f *Folder) batch(clean bool) folderBatch {
 	}
 	b.meta = folderMeta{Validity: f.list.head.validity, Next: uint32(f.nextUID), ModSeq: f.modseq, LogFloor: f.logFloor,
 		Recent: uint32(f.recent), Count: len(f.msgs), Clean: clean, Cur: f.curTime, New: f.newTime, Saved: time.Now().UnixNano(),
-		ListSize: f.list.stamp.size, ListMtime: f.list.stamp.mtime, ListID: f.list.stamp.id, Keywords: f.keywords.names}
+		ListSize: f.list.stamp.size, ListMtime: f.list.stamp.mtime, ListID: f.list.stamp.id, Keywords: f.keywords.names,
+		Lost: f.lost}
 	if f.unlisted {
 		b.meta.ListSize = -1 // the UID list is to be read, and written, when the folder is loaded
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 	"time"
 
@@ -56,7 +57,7 @@ func (f *Folder) takeIndexed(meta folderMeta, msgs []Msg) {
 	if n := len(f.uids); n > 0 {
 		f.nextUID = max(f.nextUID, f.uids[n-1]+1)
 	}
-	f.modseq, f.logFloor, f.recent = meta.ModSeq, meta.LogFloor, imap.UID(meta.Recent)
+	f.modseq, f.logFloor, f.recent, f.lost = meta.ModSeq, meta.LogFloor, imap.UID(meta.Recent), meta.Lost
 	f.changesFloor = f.modseq
 }
 
@@ -86,9 +87,27 @@ func (f *Folder) loadChanged(meta folderMeta) error {
 // and no longer trusts its log of removals.
 func (f *Folder) startAbove(meta folderMeta) {
 	f.modseq = max(f.modseq, f.list.head.modseq, meta.ModSeq)
+	if !meta.Clean && meta.ModSeq > 0 && meta.ModSeq < f.modseq {
+		f.noteLost(modseqSpan{meta.ModSeq, f.modseq})
+	}
 	f.logFloor, f.changesFloor = f.modseq, f.modseq
 	f.metaOld = true
 	f.drop.wakeIndex()
+}
+
+// lostKept is how many crashes are remembered one by one.
+const lostKept = 16
+
+// noteLost remembers a span; of too many, the two oldest become one.
+func (f *Folder) noteLost(span modseqSpan) {
+	if n := len(f.lost); n > 0 && span.After <= f.lost[n-1].After { // startAbove, once more
+		f.lost[n-1].Before = max(f.lost[n-1].Before, span.Before)
+		return
+	}
+	if f.lost = append(slices.Clip(f.lost), span); len(f.lost) > lostKept {
+		f.lost[1].After = f.lost[0].After
+		f.lost = f.lost[1:]
+	}
 }
 
 // loadListed loads a folder that has no usable index, or whose UID list another program has written.
@@ -490,6 +509,16 @@ func (f *Folder) newMsg(base string, at found) Msg {
 	return m
 }
 
+// savedTime gives when a message came into its folder, where no index tells: its name begins with that time, in seconds.
+// A name without one gives now.
+func savedTime(base string, now int64) int64 {
+	seconds, _, _ := strings.Cut(base, ".")
+	if t, err := strconv.ParseInt(seconds, 10, 64); err == nil && t > 0 && t < now {
+		return t
+	}
+	return now
+}
+
 // addListed adds messages whose UIDs the list knows. While loading they may lie between others.
 func (f *Folder) addListed(msgs []Msg) error {
 	if len(msgs) == 0 {
@@ -501,7 +530,7 @@ func (f *Folder) addListed(msgs []Msg) error {
 	}
 	slices.SortFunc(msgs, func(a, b Msg) int { return int(int64(a.UID) - int64(b.UID)) })
 	for i := range msgs {
-		msgs[i].ModSeq, msgs[i].Saved = modseq, f.store.now().Unix()
+		msgs[i].ModSeq, msgs[i].Saved = modseq, savedTime(msgs[i].base, f.store.now().Unix())
 	}
 	between := len(f.uids) > 0 && msgs[0].UID <= f.uids[len(f.uids)-1]
 	f.add(msgs)

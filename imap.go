@@ -3,9 +3,10 @@ package main
 // The IMAP session: RFC 3501 (IMAP4rev1) and RFC 9051 (IMAP4rev2), with IDLE (2177), NAMESPACE (2342), UIDPLUS (4315),
 // ESEARCH (4731), SEARCHRES (5182), ENABLE (5161), SASL-IR (4959), LIST-EXTENDED (5258), LIST-STATUS (5819), SPECIAL-USE
 // and CREATE-SPECIAL-USE (6154), MOVE (6851), LITERAL+ (7888), STATUS=SIZE (8438), BINARY (3516), UNSELECT (3691),
-// CHILDREN (3348), APPENDLIMIT (7889), MULTIAPPEND (3502), ID (2971), UTF8=ACCEPT (6855), CONDSTORE (7162), COMPRESS=DEFLATE
-// (4978), OBJECTID (8474), PREVIEW (8970), REPLACE (8508), INPROGRESS (9585), UNAUTHENTICATE (8437) and CATENATE
-// (4469).
+// CHILDREN (3348), APPENDLIMIT (7889), MULTIAPPEND (3502), ID (2971), UTF8=ACCEPT (6855), CONDSTORE and QRESYNC (7162), COMPRESS=DEFLATE
+// (4978), OBJECTID (8474), PREVIEW (8970), REPLACE (8508), INPROGRESS (9585), UNAUTHENTICATE (8437), CATENATE (4469),
+// SORT and THREAD (5256, 5957), ESORT (5267), I18NLEVEL=1 (5255), WITHIN (5032), SEARCH=FUZZY (6203), PARTIAL (9394) and
+// SAVEDATE (8514).
 //
 // This file holds the session, its states and the table of verbs. imap_wire.go tells how a verb is written.
 
@@ -84,6 +85,8 @@ var imapVerbs = map[string]imapVerb{
 	"REPLACE":        {run: (*imapSession).replace, states: imapSelected, uid: true},
 	"FETCH":          {run: (*imapSession).fetch, states: imapSelected, uid: true, quiet: true},
 	"SEARCH":         {run: (*imapSession).search, states: imapSelected, uid: true, quiet: true},
+	"SORT":           {run: (*imapSession).search, states: imapSelected, uid: true, quiet: true},
+	"THREAD":         {run: (*imapSession).thread, states: imapSelected, uid: true, quiet: true},
 }
 
 // What the session announces before and after login, besides what depends on TLS and limits.
@@ -92,7 +95,9 @@ var (
 	imapCapsAfter  = []string{"IMAP4rev1", "IMAP4rev2", "LITERAL+", "SASL-IR", "ENABLE", "ID", "IDLE", "NAMESPACE", "UIDPLUS",
 		"ESEARCH", "SEARCHRES", "LIST-EXTENDED", "LIST-STATUS", "SPECIAL-USE", "CREATE-SPECIAL-USE", "MOVE", "STATUS=SIZE",
 		"BINARY", "UNSELECT", "CHILDREN", "MULTIAPPEND", "UTF8=ACCEPT", "CONDSTORE", "OBJECTID", "PREVIEW",
-		"REPLACE", "INPROGRESS", "CATENATE"}
+		"REPLACE", "INPROGRESS", "CATENATE",
+		"QRESYNC", "SORT", "SORT=DISPLAY", "ESORT", "THREAD=ORDEREDSUBJECT", "THREAD=REFERENCES", "THREAD=REFS", "I18NLEVEL=1",
+		"WITHIN", "SEARCH=FUZZY", "PARTIAL", "SAVEDATE"}
 )
 
 // errReplied says that a verb has written its tagged reply itself.
@@ -114,6 +119,7 @@ type imapSession struct {
 	rev2      bool // ENABLE IMAP4rev2
 	utf8      bool // names and quoted strings are UTF-8: rev2 or UTF8=ACCEPT
 	condstore bool // the client has used CONDSTORE: MODSEQ goes with FLAGS
+	qresync   bool // ENABLE QRESYNC: VANISHED instead of EXPUNGE
 
 	utf8Accept bool // ENABLE UTF8=ACCEPT
 
@@ -572,6 +578,12 @@ func (s *imapSession) enableOne(name string) string {
 		if !s.condstore {
 			s.enableCondstore()
 			return "CONDSTORE"
+		}
+	case "QRESYNC":
+		if !s.qresync {
+			s.enableCondstore()
+			s.qresync = true
+			return "QRESYNC"
 		}
 	}
 	return ""

@@ -103,7 +103,7 @@ func (s *imapSession) unauthenticate(cmd *imapCommand) error {
 	s.closeView()
 	s.drop.Release()
 	s.drop = nil
-	s.rev2, s.utf8, s.utf8Accept, s.condstore = false, false, false, false
+	s.rev2, s.utf8, s.utf8Accept, s.condstore, s.qresync = false, false, false, false, false
 	s.keywords = 0
 	s.in.maxLiterals, s.in.maxDrain = imapMaxAnonymous, imapMaxAnonDrain
 	s.c.Logout()

@@ -1,7 +1,7 @@
 package main
 
 // FETCH and UID FETCH: RFC 9051 §6.4.5, RFC 3501 §6.4.5, RFC 3516 (BINARY), RFC
-// 7162 §3.1.4 (CHANGEDSINCE and MODSEQ). What lists of messages need comes from
+// 7162 §3.1.4 (CHANGEDSINCE and MODSEQ) and §3.2.6 (VANISHED). What lists of messages need comes from
 // the cache; text comes straight from the file.
 
 import (
@@ -30,6 +30,7 @@ const (
 	fetchDate
 	fetchSize
 	fetchModSeq
+	fetchSaved // RFC 8514
 	fetchEnvelope
 	fetchBody
 	fetchStructure
@@ -50,6 +51,9 @@ type fetchItem struct {
 type fetchRequest struct {
 	items []fetchItem
 	since uint64 // CHANGEDSINCE; 0: all messages
+
+	vanished bool          // VANISHED: tell of those that are gone as well
+	partial  *partialRange // PARTIAL (RFC 9394 §3.2)
 
 	flags, modseq bool // FLAGS and MODSEQ are among the items
 	full          bool // sizes or dates are needed
@@ -121,15 +125,27 @@ func (s *imapSession) fetch(cmd *imapCommand) error {
 	if err := cmd.end(); err != nil {
 		return err
 	}
+	if q.vanished && (!s.qresync || !cmd.uid || q.since == 0) { // RFC 7162 §3.2.6
+		return imapBad("VANISHED needs QRESYNC enabled, UID FETCH and CHANGEDSINCE")
+	}
 	uids, err := s.resolve(set)
 	if err != nil {
 		return err
 	}
+	uids = partialUIDs(q.partial, uids)
 	if q.modseq || q.since > 0 {
 		s.enableCondstore()
 		if !q.modseq { // RFC 7162 §3.1.4.1
 			q.add(fetchModSeq, nil)
 		}
+	}
+	if q.vanished {
+		if err := s.fetchVanished(q, set); err != nil {
+			return err
+		}
+	}
+	if q.since > 0 {
+		q.since = s.view.Folder().KnownSince(q.since)
 	}
 	f := fetcher{s: s, q: q, folder: s.view.Folder(), w: s.c.Writer()}
 	defer f.close()
@@ -149,8 +165,22 @@ func (c *imapCommand) parseFetch() (*fetchRequest, error) {
 		return q, nil
 	}
 	err := c.list(func() error {
-		if c.keyword() != "CHANGEDSINCE" {
-			return c.expected("CHANGEDSINCE before this")
+		switch c.keyword() {
+		case "CHANGEDSINCE":
+		case "VANISHED":
+			q.vanished = true
+			return nil
+		case "PARTIAL":
+			if !c.uid || q.partial != nil {
+				return imapBad("There may be one PARTIAL, and only with UID FETCH")
+			}
+			err := c.sp()
+			if err == nil {
+				q.partial, err = c.partialRange()
+			}
+			return err
+		default:
+			return c.expected("CHANGEDSINCE, VANISHED or PARTIAL before this")
 		}
 		if err := c.sp(); err != nil {
 			return err
@@ -194,7 +224,7 @@ func (c *imapCommand) parseFetchItems(q *fetchRequest) error {
 
 // fetchNames are the items that are a name alone.
 var fetchNames = map[string]fetchKind{
-	"UID": fetchUID, "FLAGS": fetchFlags, "INTERNALDATE": fetchDate, "RFC822.SIZE": fetchSize, "MODSEQ": fetchModSeq,
+	"UID": fetchUID, "FLAGS": fetchFlags, "INTERNALDATE": fetchDate, "RFC822.SIZE": fetchSize, "MODSEQ": fetchModSeq, "SAVEDATE": fetchSaved,
 	"ENVELOPE": fetchEnvelope, "BODYSTRUCTURE": fetchStructure, "EMAILID": fetchEmailID, "THREADID": fetchThreadID,
 }
 
@@ -614,6 +644,13 @@ func (f *fetcher) item(kind fetchKind, m *Msg, c *cachedStructure) {
 		b = append(b, "MODSEQ ("...)
 		b = strconv.AppendUint(b, m.ModSeq, 10)
 		b = append(b, ')')
+	case fetchSaved:
+		b = append(b, "SAVEDATE "...)
+		if m.Saved <= 0 {
+			b = append(b, "NIL"...)
+			break
+		}
+		b = time.Unix(m.Saved, 0).AppendFormat(b, `"02-Jan-2006 15:04:05 -0700"`)
 	case fetchEnvelope:
 		b = append(b, "ENVELOPE "...)
 		b = append(b, c.envelope...)

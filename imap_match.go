@@ -43,7 +43,7 @@ func (k *searchKey) arrange() {
 		return
 	}
 	switch k.op {
-	case opLarger, opSmaller, opBefore, opOn, opSince:
+	case opLarger, opSmaller, opBefore, opOn, opSince, opOlder, opYounger:
 		k.cost = costFile
 	case opSentBefore, opSentOn, opSentSince:
 		k.cost = costListed
@@ -69,6 +69,7 @@ type matcher struct {
 	uids    []imap.UID
 	seqs    []uint32
 	modseqs []uint64
+	partly  map[imap.UID]bool // found by the words of a fuzzy text only
 
 	tag   string    // of the command
 	done  int       // messages looked at
@@ -103,8 +104,11 @@ func (m *matcher) highest(returns searchReturn) uint64 {
 		return slices.Max(m.modseqs)
 	}
 	n := uint64(0)
+	if from, to := m.q.window(len(m.uids)); from < to {
+		n = slices.Max(m.modseqs[from:to])
+	}
 	if returns&returnMin != 0 {
-		n = m.modseqs[0]
+		n = max(n, m.modseqs[0])
 	}
 	if returns&returnMax != 0 {
 		n = max(n, m.modseqs[len(m.modseqs)-1])
@@ -280,6 +284,18 @@ func (m *matcher) match(k *searchKey) bool {
 		return localDay(m.msg.Date) == k.n
 	case opSince:
 		return localDay(m.msg.Date) >= k.n
+	case opOlder:
+		return m.msg.Date <= k.n
+	case opYounger:
+		return m.msg.Date >= k.n
+	case opSavedBefore:
+		return localDay(m.msg.Saved) < k.n
+	case opSavedOn:
+		return localDay(m.msg.Saved) == k.n
+	case opSavedSince:
+		return localDay(m.msg.Saved) >= k.n
+	case opFuzzy:
+		return m.matchFuzzy(k)
 	case opModSeq:
 		return m.msg.ModSeq >= uint64(k.n)
 	case opSentBefore, opSentOn, opSentSince:

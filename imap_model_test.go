@@ -21,10 +21,13 @@ type modelSession struct {
 	uids []uint32 // by sequence number; 0: not told yet
 	flag map[uint32]string
 	tag  int
+
+	qresync bool // VANISHED comes instead of EXPUNGE
 }
 
 var (
 	modelFetch = regexp.MustCompile(`^\* (\d+) FETCH \(UID (\d+) FLAGS \(([^)]*)\)( MODSEQ \(\d+\))?\)$`)
+	modelGone  = regexp.MustCompile(`^\* VANISHED ([\d,:]+)$`)
 	modelCount = regexp.MustCompile(`^\* (\d+) (EXISTS|EXPUNGE|RECENT)$`)
 )
 
@@ -70,13 +73,16 @@ func (m *modelSession) take(line string, mayExpunge bool) bool {
 			}
 			m.uids = append(m.uids, make([]uint32, n-len(m.uids))...)
 		case "EXPUNGE":
-			if !mayExpunge || n < 1 || n > len(m.uids) {
+			if !mayExpunge || m.qresync || n < 1 || n > len(m.uids) {
 				return false
 			}
 			delete(m.flag, m.uids[n-1])
 			m.uids = slices.Delete(m.uids, n-1, n)
 		}
 		return true
+	}
+	if gone := modelGone.FindStringSubmatch(line); gone != nil {
+		return mayExpunge && m.qresync && m.vanish(gone[1])
 	}
 	f := modelFetch.FindStringSubmatch(line)
 	if f == nil {
@@ -97,6 +103,26 @@ func (m *modelSession) take(line string, mayExpunge bool) bool {
 	flags = slices.DeleteFunc(flags, func(f string) bool { return f == `\Recent` })
 	slices.Sort(flags)
 	m.flag[uint32(uid)] = strings.Join(flags, " ")
+	return true
+}
+
+// vanish takes a set of UIDs out of the model. One that it was not told stands where it has its place among the others.
+func (m *modelSession) vanish(set string) bool {
+	for _, r := range testSet(m.t, set) {
+		for uid := uint32(r.Start); uid <= uint32(r.Stop); uid++ {
+			at := slices.Index(m.uids, uid)
+			for i := 0; at < 0 && i < len(m.uids) && m.uids[i] < uid; i++ {
+				if m.uids[i] == 0 && !slices.ContainsFunc(m.uids[i:], func(u uint32) bool { return u != 0 && u < uid }) {
+					at = i
+				}
+			}
+			if at < 0 {
+				return false
+			}
+			delete(m.flag, uid)
+			m.uids = slices.Delete(m.uids, at, at+1)
+		}
+	}
 	return true
 }
 
@@ -152,6 +178,10 @@ func TestIMAPManySessions(t *testing.T) {
 	for n := range sessions {
 		c := s.login(t, "eight@home.lan")
 		sessions[n] = &modelSession{imapLine: c, t: t, n: n, rnd: rand.New(rand.NewPCG(uint64(n), 7)), flag: map[uint32]string{}}
+		if n%2 == 1 {
+			c.ok(t, "ENABLE QRESYNC")
+			sessions[n].qresync = true
+		}
 		if reply, ok := sessions[n].run("SELECT INBOX"); !ok || !strings.HasPrefix(reply, "OK") {
 			t.Fatal(reply)
 		}

@@ -197,7 +197,7 @@ func parseCommand(c *imapCommand) error {
 	case "LIST":
 		_, err = s.parseList(c)
 	case "SELECT":
-		_, _, err = s.parseSelect(c)
+		_, _, _, err = s.parseSelect(c)
 	case "STORE":
 		_, err = parseStore(c)
 	case "FETCH":

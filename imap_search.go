@@ -1,8 +1,9 @@
 package main
 
 // SEARCH and UID SEARCH: RFC 9051 §6.4.4, RFC 3501 §6.4.4, RFC 4731 (ESEARCH),
-// RFC 5182 (SEARCHRES), RFC 7162 §3.1.5 (MODSEQ). imap_match.go looks at the
-// messages.
+// RFC 5182 (SEARCHRES), RFC 7162 §3.1.5 (MODSEQ), RFC 5032 (WITHIN), RFC 8514
+// (SAVEDATE). imap_match.go looks at the messages, imap_fuzzy.go has FUZZY and
+// imap_partial.go PARTIAL.
 
 import (
 	"errors"
@@ -29,11 +30,14 @@ const (
 	returnAll
 	returnCount
 	returnSave
+	returnPartial
+	returnRelevancy
 )
 
 // searchReturns are the options by name.
 var searchReturns = map[string]searchReturn{
 	"MIN": returnMin, "MAX": returnMax, "ALL": returnAll, "COUNT": returnCount, "SAVE": returnSave,
+	"PARTIAL": returnPartial, "RELEVANCY": returnRelevancy,
 }
 
 // searchOp is what a key asks of a message.
@@ -60,7 +64,13 @@ const (
 	opHeader // a field called name has text
 	opBody   // the body has text
 	opText   // header or body has text
-	opEmail  // EMAILID is name
+	opOlder  // INTERNALDATE is n or before
+	opYounger
+	opSavedBefore // as opBefore, of the day it came into the mailbox
+	opSavedOn
+	opSavedSince
+	opFuzzy // keys[0] as it is, or keys[1]
+	opEmail // EMAILID is name
 )
 
 // searchKey is one key, those inside it included.
@@ -83,6 +93,9 @@ type searchRequest struct {
 	modseq   bool // a MODSEQ key was given: the answer has MODSEQ
 	count    int  // of keys so far
 	charset  string
+	sort     []sortKey // of SORT
+	partial  *partialRange
+	fuzzy    bool // a FUZZY key was given
 }
 
 // search is SEARCH and UID SEARCH.
@@ -98,7 +111,11 @@ func (s *imapSession) search(cmd *imapCommand) error {
 
 // runSearch parses a SEARCH, runs it and writes the answer.
 func (s *imapSession) runSearch(cmd *imapCommand, q *searchRequest) error {
-	if err := s.parseSearch(cmd, q); err != nil {
+	parse := s.parseSearch
+	if cmd.name == "SORT" {
+		parse = s.parseSort
+	}
+	if err := parse(cmd, q); err != nil {
 		return err
 	}
 	if q.modseq {
@@ -108,8 +125,16 @@ func (s *imapSession) runSearch(cmd *imapCommand, q *searchRequest) error {
 	if err := m.run(); err != nil {
 		return err
 	}
+	if q.sort != nil {
+		if err := m.sortResults(); err != nil {
+			return err
+		}
+	}
 	if q.returns&returnSave != 0 {
 		s.saved = q.toSave(m.uids)
+		if q.sort != nil || q.partial != nil {
+			s.saved = slices.Sorted(slices.Values(s.saved))
+		}
 	}
 	s.answerSearch(cmd, q, &m)
 	return nil
@@ -118,11 +143,14 @@ func (s *imapSession) runSearch(cmd *imapCommand, q *searchRequest) error {
 // toSave picks what "$" is to mean (RFC 5182 §2.4): with MIN or MAX alone only
 // those.
 func (q *searchRequest) toSave(uids []imap.UID) []imap.UID {
-	if len(uids) == 0 || q.returns&(returnAll|returnCount) != 0 || q.returns&(returnMin|returnMax) == 0 {
+	if len(uids) == 0 || q.returns&(returnAll|returnCount) != 0 || q.returns&(returnMin|returnMax|returnPartial) == 0 {
 		return uids
 	}
 	var saved []imap.UID
-	if q.returns&returnMin != 0 {
+	if q.partial != nil { // RFC 9394 §3.1
+		saved = slices.Clone(partialUIDs(q.partial, uids))
+	}
+	if q.returns&returnMin != 0 && !slices.Contains(saved, uids[0]) {
 		saved = append(saved, uids[0])
 	}
 	if last := uids[len(uids)-1]; q.returns&returnMax != 0 && !slices.Contains(saved, last) {
@@ -134,7 +162,7 @@ func (q *searchRequest) toSave(uids []imap.UID) []imap.UID {
 // answerSearch writes SEARCH or ESEARCH. RFC 9051 §7.3.4: an IMAP4rev2 client
 // always gets ESEARCH.
 func (s *imapSession) answerSearch(cmd *imapCommand, q *searchRequest, m *matcher) {
-	if !q.extended && !s.rev2 {
+	if !q.extended && (!s.rev2 || q.sort != nil) {
 		s.write(appendSearch(nil, cmd, q, m))
 		return
 	}
@@ -147,9 +175,9 @@ func (s *imapSession) answerSearch(cmd *imapCommand, q *searchRequest, m *matche
 	s.write(appendESearch(nil, cmd, q, m))
 }
 
-// appendSearch appends the SEARCH response.
+// appendSearch appends the SEARCH response, or SORT (RFC 5256 §4), which is of the same form.
 func appendSearch(b []byte, cmd *imapCommand, q *searchRequest, m *matcher) []byte {
-	b = append(b, "* SEARCH"...)
+	b = append(append(b, "* "...), cmd.name...)
 	for i := range m.uids {
 		b = append(b, ' ')
 		b = strconv.AppendUint(b, uint64(m.number(cmd.uid, i)), 10)
@@ -185,9 +213,15 @@ func appendESearch(b []byte, cmd *imapCommand, q *searchRequest, m *matcher) []b
 				b = appendSeqs(b, m.seqs)
 			}
 		}
-		if q.modseq && q.returns&(returnMin|returnMax|returnAll|returnCount) != 0 {
+		if q.returns&returnRelevancy != 0 {
+			b = appendRelevancy(b, m)
+		}
+		if q.modseq && q.returns&(returnMin|returnMax|returnAll|returnCount|returnPartial) != 0 {
 			b = strconv.AppendUint(append(b, " MODSEQ "...), m.highest(q.returns), 10)
 		}
+	}
+	if q.partial != nil {
+		b = appendPartial(b, cmd, q.partial, m)
 	}
 	if q.returns&returnCount != 0 {
 		b = strconv.AppendInt(append(b, " COUNT "...), int64(len(m.uids)), 10)
@@ -216,6 +250,11 @@ func (s *imapSession) parseSearch(cmd *imapCommand, q *searchRequest) error {
 		start = cmd.pos
 	}
 	cmd.pos = start
+	return s.parseKeys(cmd, q)
+}
+
+// parseKeys parses the keys, which end the command.
+func (s *imapSession) parseKeys(cmd *imapCommand, q *searchRequest) error {
 	q.key = &searchKey{op: opAnd}
 	for {
 		key, err := s.parseKey(cmd, q, 0)
@@ -223,9 +262,13 @@ func (s *imapSession) parseSearch(cmd *imapCommand, q *searchRequest) error {
 			return err
 		}
 		q.key.keys = append(q.key.keys, key)
-		if !cmd.accept(' ') {
-			return cmd.end()
+		if cmd.accept(' ') {
+			continue
 		}
+		if q.returns&returnRelevancy != 0 && !q.fuzzy { // RFC 6203 §4
+			return imapBad("RELEVANCY needs a FUZZY key")
+		}
+		return cmd.end()
 	}
 }
 
@@ -236,16 +279,28 @@ func (c *imapCommand) parseReturn(q *searchRequest) error {
 	}
 	q.extended = true
 	returns := searchReturn(0)
-	err := c.list(func() error {
+	err := c.list(func() (err error) {
 		option, ok := searchReturns[c.keyword()]
 		if !ok {
-			return c.expected("MIN, MAX, ALL, COUNT or SAVE before this")
+			return c.expected("MIN, MAX, ALL, COUNT, SAVE, PARTIAL or RELEVANCY before this")
+		}
+		if option == returnPartial {
+			if err := c.sp(); err != nil {
+				return err
+			}
+			if q.partial != nil {
+				return imapBad("There may be one PARTIAL")
+			}
+			q.partial, err = c.partialRange()
 		}
 		returns |= option
-		return nil
+		return err
 	})
 	if err != nil {
 		return err
+	}
+	if returns&returnPartial != 0 && returns&returnAll != 0 { // RFC 9394 §3.1
+		return imapBad("PARTIAL and ALL exclude each other")
 	}
 	if returns == 0 {
 		returns = returnAll
@@ -289,6 +344,7 @@ var searchTexts = map[string]searchOp{
 // searchDates are the keys that have a date.
 var searchDates = map[string]searchOp{
 	"BEFORE": opBefore, "ON": opOn, "SINCE": opSince, "SENTBEFORE": opSentBefore, "SENTON": opSentOn, "SENTSINCE": opSentSince,
+	"SAVEDBEFORE": opSavedBefore, "SAVEDON": opSavedOn, "SAVEDSINCE": opSavedSince,
 }
 
 // parseKey parses one key.
@@ -327,7 +383,7 @@ func (s *imapSession) parseKey(c *imapCommand, q *searchRequest, depth int) (*se
 		return &searchKey{op: op, n: day.Unix() / secondsPerDay}, err
 	}
 	switch word {
-	case "ALL":
+	case "ALL", "SAVEDATESUPPORTED": // RFC 8514 §4.3: all mailboxes have it
 		return &searchKey{op: opAll}, nil
 	case "RECENT":
 		return &searchKey{op: opRecent}, nil
@@ -354,6 +410,20 @@ func (s *imapSession) parseKey(c *imapCommand, q *searchRequest, depth int) (*se
 			op = opSmaller
 		}
 		return &searchKey{op: op, n: int64(n)}, err
+	case "OLDER", "YOUNGER": // RFC 5032
+		n, err := c.nzNumber()
+		op := opOlder
+		if word == "YOUNGER" {
+			op = opYounger
+		}
+		return &searchKey{op: op, n: time.Now().Unix() - int64(n)}, err
+	case "FUZZY":
+		q.fuzzy = true
+		key, err := s.parseKey(c, q, depth+1)
+		if err != nil {
+			return nil, err
+		}
+		return fuzzy(key), nil
 	case "HEADER":
 		name, err := c.astring()
 		if err != nil {

@@ -16,13 +16,13 @@ const imapBatch = 500
 
 // selectFolder is SELECT and EXAMINE. When it fails no mailbox is selected (RFC 9051 §6.3.2).
 func (s *imapSession) selectFolder(cmd *imapCommand) error {
-	name, condstore, err := s.parseSelect(cmd)
+	name, condstore, known, err := s.parseSelect(cmd)
 	if err != nil {
 		return err
 	}
 	hadView := s.view != nil
 	s.closeView()
-	if hadView && s.rev2 {
+	if hadView && (s.rev2 || s.qresync) { // RFC 9051 §7.1, RFC 7162 §3.2.11
 		s.line("* OK [CLOSED] The mailbox that was open is closed")
 	}
 	if name, err = s.mailboxName(name); err != nil {
@@ -47,33 +47,44 @@ func (s *imapSession) selectFolder(cmd *imapCommand) error {
 	}
 	s.view, s.readOnly = view, readOnly
 	s.describe(name, &st)
+	if known != nil {
+		if err := s.resync(known); err != nil {
+			s.closeView()
+			return fmt.Errorf("selecting a mailbox: %w", err)
+		}
+	}
 	if readOnly {
 		return imapOK("READ-ONLY", "EXAMINE completed")
 	}
 	return imapOK("READ-WRITE", "SELECT completed")
 }
 
-// parseSelect parses the arguments of SELECT (RFC 7162 §3.1.8 select-param).
-func (s *imapSession) parseSelect(cmd *imapCommand) (name string, condstore bool, err error) {
+// parseSelect parses the arguments of SELECT (RFC 7162 §3.1.8, §3.2.5 select-param). known is what QRESYNC has, nil
+// without it.
+func (s *imapSession) parseSelect(cmd *imapCommand) (name string, condstore bool, known *knownMailbox, err error) {
 	if err := cmd.sp(); err != nil {
-		return "", false, err
+		return "", false, nil, err
 	}
 	if name, err = cmd.astring(); err != nil {
-		return "", false, err
+		return "", false, nil, err
 	}
 	if cmd.accept(' ') {
-		err = cmd.list(func() error {
-			if param := cmd.keyword(); param != "CONDSTORE" {
-				return imapBad("SELECT has no such parameter")
+		err = cmd.list(func() (err error) {
+			switch cmd.keyword() {
+			case "CONDSTORE":
+				condstore = true
+			case "QRESYNC":
+				known, err = s.parseKnown(cmd)
+			default:
+				err = imapBad("SELECT has no such parameter")
 			}
-			condstore = true
-			return nil
+			return err
 		})
 		if err != nil {
-			return "", false, err
+			return "", false, nil, err
 		}
 	}
-	return name, condstore, cmd.end()
+	return name, condstore, known, cmd.end()
 }
 
 // describe tells what SELECT has opened (RFC 9051 §6.3.2, RFC 3501 §6.3.1).
@@ -133,13 +144,27 @@ func (s *imapSession) closeFolder(cmd *imapCommand) error {
 	if err := cmd.end(); err != nil {
 		return err
 	}
-	if cmd.name == "CLOSE" && !s.readOnly {
-		if _, _, err := s.view.Folder().Expunge(s.view.UIDs(), true); err != nil {
-			return fmt.Errorf("expunging: %w", err)
-		}
+	if cmd.name == "UNSELECT" || s.readOnly {
+		s.closeView()
+		return nil
+	}
+	if s.condstore {
+		s.update(true)
+	}
+	if s.done {
+		return nil
+	}
+	before := s.view.ModSeq()
+	removed, modseq, err := s.view.Folder().Expunge(s.view.UIDs(), true)
+	if err != nil {
+		return fmt.Errorf("expunging: %w", err)
 	}
 	s.closeView()
-	return nil
+	// What others have changed meanwhile has not been told, so that the client must ask from before it.
+	if modseq != before+1 {
+		modseq = before
+	}
+	return s.expungedReply(cmd, len(removed), modseq)
 }
 
 // closeView leaves the selected state.
@@ -176,17 +201,26 @@ func (s *imapSession) announce(changes *Changes, also []imap.UID) {
 	if len(s.view.Folder().Keywords()) != s.keywords {
 		s.flagNames()
 	}
-	for _, seq := range changes.Expunged {
-		b := append(s.c.Writer().AvailableBuffer(), "* "...)
-		b = strconv.AppendUint(b, uint64(seq), 10)
-		s.write(append(b, " EXPUNGE\r\n"...))
-	}
+	s.tellExpunged(changes)
 	if changes.Exists {
 		s.count()
 	}
 	s.fetchFlags(mergeUIDs(changes.Flags, also), true)
 	if s.condstore {
 		s.fetchFlags(changes.SilentFlags, false)
+	}
+}
+
+// tellExpunged tells of messages that are gone from the view.
+func (s *imapSession) tellExpunged(changes *Changes) {
+	if s.qresync {
+		s.vanished(" ", imap.UIDSetNum(changes.ExpungedUIDs...))
+		return
+	}
+	for _, seq := range changes.Expunged {
+		b := append(s.c.Writer().AvailableBuffer(), "* "...)
+		b = strconv.AppendUint(b, uint64(seq), 10)
+		s.write(append(b, " EXPUNGE\r\n"...))
 	}
 }
 

@@ -287,8 +287,9 @@ func (s *imapSession) expunge(cmd *imapCommand) error {
 	if len(uids) == 0 {
 		return nil
 	}
-	if _, _, err := s.view.Folder().Expunge(uids, true); err != nil {
+	removed, modseq, err := s.view.Folder().Expunge(uids, true)
+	if err != nil {
 		return fmt.Errorf("expunging: %w", err)
 	}
-	return nil
+	return s.expungedReply(cmd, len(removed), modseq)
 }

@@ -134,10 +134,11 @@ func (s *imapServer) login(t testing.TB, account string) *imapLine {
 //	= login                      the greeting and LOGIN; = login 2 for the second connection
 //	= message FLAGS              a message in INBOX by APPEND, the flags as in (\Seen)
 //
-// A connection opens when it is first spoken of. In C lines, <CRLF> <LF> <CR> <NUL> <SP> stand for themselves,
+// A connection opens when it is first spoken of. In C lines, <CRLF> <LF> <CR> <NUL> <SP> stand for themselves, in literals <LT> <GT> too,
 // <REPEAT n text> is repeated text, and <LIT text>, <LIT+ text>, <LIT8 text>, <LIT8+ text> are literals with text; before
-// the text of the synchronizing ones the server's "+" is awaited. A C line that ends in <MORE> has no CRLF. In S lines <n> is a number, <…> anything and
-// <EOF> the end. At the end each connection logs out, which shows that nothing more was said.
+// the text of the synchronizing ones the server's "+" is awaited. A C line that ends in <MORE> has no CRLF. In S lines <n>
+// is a number, <n=x> one that is called x from then on, <…> anything and <EOF> the end. <$x> is the number called x and
+// <$x-1> the one below it. At the end each connection logs out, which shows that nothing more was said.
 func TestIMAPTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/imap/*.txt")
 	if err != nil || len(files) == 0 {
@@ -152,7 +153,7 @@ func TestIMAPTranscripts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			p := &imapTranscript{s: s, account: account, conns: map[string]*imapLine{}, file: file}
+			p := &imapTranscript{s: s, account: account, conns: map[string]*imapLine{}, file: file, numbers: map[string]uint64{}}
 			for n, line := range strings.Split(strings.TrimSuffix(string(text), "\n"), "\n") {
 				p.line = n + 1
 				p.play(t, line)
@@ -172,7 +173,22 @@ type imapTranscript struct {
 	conns   map[string]*imapLine
 	file    string
 	line    int
+	numbers map[string]uint64 // by the names that S lines gave them
 }
+
+// numbered puts numbers in the place of their names.
+func (p *imapTranscript) numbered(text string) string {
+	return namedNumber.ReplaceAllStringFunc(text, func(token string) string {
+		m := namedNumber.FindStringSubmatch(token)
+		less, _ := strconv.ParseUint(m[2], 10, 64)
+		return strconv.FormatUint(p.numbers[m[1]]-less, 10)
+	})
+}
+
+var (
+	namedNumber  = regexp.MustCompile(`<\$(\w+)(?:-(\d+))?>`)
+	namingNumber = regexp.MustCompile(`<n=(\w+)>`)
+)
 
 var imapTranscriptLine = regexp.MustCompile(`^([CS=])(\d?)(?:: ?| )(.*)$`)
 
@@ -190,6 +206,7 @@ func (p *imapTranscript) play(t *testing.T, line string) {
 		return
 	}
 	c := p.conn(t, m[2])
+	m[3] = p.numbered(m[3])
 	if m[1] == "C" {
 		p.speak(t, c, strings.ReplaceAll(m[3], "<ME>", p.account))
 		return
@@ -225,9 +242,10 @@ func (p *imapTranscript) direct(t *testing.T, words []string) {
 }
 
 var (
-	repeatToken  = regexp.MustCompile(`<REPEAT (\d+) ([^<>]*)>`)
-	literalToken = regexp.MustCompile(`<LIT(8?)(\+?) ((?:[^<>]|<REPEAT \d+ [^<>]*>)*)>`)
-	plainTokens  = strings.NewReplacer("<CRLF>", "\r\n", "<LF>", "\n", "<CR>", "\r", "<NUL>", "\x00", "<SP>", " ")
+	repeatToken   = regexp.MustCompile(`<REPEAT (\d+) ([^<>]*)>`)
+	literalToken  = regexp.MustCompile(`<LIT(8?)(\+?) ((?:[^<>]|<REPEAT \d+ [^<>]*>|<[LG]T>)*)>`)
+	bracketTokens = strings.NewReplacer("<LT>", "<", "<GT>", ">")
+	plainTokens   = strings.NewReplacer("<CRLF>", "\r\n", "<LF>", "\n", "<CR>", "\r", "<NUL>", "\x00", "<SP>", " ")
 )
 
 // speak sends what a C line says.
@@ -240,7 +258,7 @@ func (p *imapTranscript) speak(t *testing.T, c *imapLine, text string) {
 			break
 		}
 		tilde := map[string]string{"": "", "8": "~"}[text[m[2]:m[3]]]
-		plus, literal := text[m[4]:m[5]], repeated(text[m[6]:m[7]])
+		plus, literal := text[m[4]:m[5]], bracketTokens.Replace(repeated(text[m[6]:m[7]]))
 		c.send(t, fmt.Sprintf("%s%s{%d%s}\r\n", repeated(text[:m[0]]), tilde, len(literal), plus))
 		if plus == "" {
 			if got := c.readLine(t); !strings.HasPrefix(got, "+ ") {
@@ -271,8 +289,13 @@ func (p *imapTranscript) expect(t *testing.T, c *imapLine, want string) {
 	got := c.readLine(t)
 	pattern := regexp.QuoteMeta(plainTokens.Replace(want))
 	pattern = strings.ReplaceAll(strings.ReplaceAll(pattern, "<n>", `\d+`), "<…>", ".*")
-	if !regexp.MustCompile("^(?s:" + pattern + ")$").MatchString(got) {
+	pattern = namingNumber.ReplaceAllString(pattern, `(\d+)`)
+	m := regexp.MustCompile("^(?s:" + pattern + ")$").FindStringSubmatch(got)
+	if m == nil {
 		t.Fatalf("%s:%d:\n got %q\nwant %q", p.file, p.line, got, want)
+	}
+	for i, name := range namingNumber.FindAllStringSubmatch(want, -1) {
+		p.numbers[name[1]], _ = strconv.ParseUint(m[i+1], 10, 64)
 	}
 	if want == "<EOF>" {
 		for n, have := range p.conns {

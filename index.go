@@ -57,6 +57,15 @@ type folderMeta struct {
 	ListID    uint64    `json:"listID"`
 	Keywords  []string  `json:"keywords,omitempty"`
 	KwStamp   fileStamp `json:"-"`
+
+	Lost []modseqSpan `json:"lost,omitempty"`
+}
+
+// modseqSpan is a span of modseqs, both ends excluded, that were given shortly before a crash: what changed under them the
+// index has never learnt.
+type modseqSpan struct {
+	After  uint64 `json:"after"`
+	Before uint64 `json:"before"`
 }
 
 // folderBatch is what changed in a folder since the last transaction.
@@ -66,6 +75,7 @@ type folderBatch struct {
 	meta     folderMeta
 	puts     []Msg
 	expunged []expungeRecord
+	before   folderMeta // what the index said of the folder until now
 }
 
 type expungeRecord struct {
@@ -269,8 +279,8 @@ func (ix *index) loadFolder(dir string) (meta folderMeta, msgs []Msg, ok bool) {
 		if b == nil || err != nil {
 			return err
 		}
-		raw, good := checked(b.Get(keyMeta))
-		if !good || json.Unmarshal(raw, &meta) != nil || b.Bucket(bucketMsgs) == nil {
+		var good bool
+		if meta, good = loadMeta(b); !good || b.Bucket(bucketMsgs) == nil {
 			return nil
 		}
 		msgs = make([]Msg, 0, meta.Count+16)
@@ -401,6 +411,9 @@ func (ix *index) saveFolder(batch *folderBatch) error {
 			if b == nil || err != nil {
 				return err
 			}
+			if first {
+				batch.before, _ = loadMeta(b)
+			}
 			if err := putMessages(b.Bucket(bucketMsgs), part); err != nil {
 				return err
 			}
@@ -429,12 +442,9 @@ func putMessages(b *bbolt.Bucket, msgs []Msg) error {
 // finishFolder writes the removals, the log and the meta.
 func finishFolder(b *bbolt.Bucket, batch *folderBatch) error {
 	msgs, cache, log := b.Bucket(bucketMsgs), b.Bucket(bucketCache), b.Bucket(bucketLog)
-	var old folderMeta
-	if raw, ok := checked(b.Get(keyMeta)); ok {
-		json.Unmarshal(raw, &old)
-	}
 	meta := &batch.meta
-	meta.LogCount = old.LogCount + len(batch.expunged)
+	meta.LogCount = batch.before.LogCount + len(batch.expunged)
+	meta.LogFloor = max(meta.LogFloor, batch.before.LogFloor) // what trimLog has dropped stays dropped
 	for _, e := range batch.expunged {
 		if err := msgs.Delete(uidKey(e.uid)); err != nil {
 			return err
@@ -527,19 +537,35 @@ func (ix *index) renameFolder(from, to string) {
 	}
 }
 
-// expungedSince calls f for each remembered removal after modseq.
-func (ix *index) expungedSince(dir string, modseq uint64, f func(uid imap.UID)) {
-	ix.view(func(tx *bbolt.Tx) error {
+// loadMeta reads what a folder's bucket says of the folder as a whole.
+func loadMeta(b *bbolt.Bucket) (meta folderMeta, ok bool) {
+	raw, ok := checked(b.Get(keyMeta))
+	if !ok || json.Unmarshal(raw, &meta) != nil {
+		return folderMeta{}, false
+	}
+	return meta, true
+}
+
+// expungedSince calls f for each remembered removal after modseq. complete says that none of them, as of the last
+// transaction, has been forgotten.
+func (ix *index) expungedSince(dir string, modseq uint64, f func(uid imap.UID)) (complete bool) {
+	err := ix.view(func(tx *bbolt.Tx) error {
 		b, err := folderBucket(tx, dir, false)
 		if b == nil || err != nil || b.Bucket(bucketLog) == nil {
 			return err
 		}
+		meta, ok := loadMeta(b)
+		if !ok || modseq < meta.LogFloor {
+			return nil
+		}
+		complete = true
 		c := b.Bucket(bucketLog).Cursor()
 		for k, _ := c.Seek(binary.BigEndian.AppendUint64(nil, modseq+1)); len(k) == 12; k, _ = c.Next() {
 			f(imap.UID(binary.BigEndian.Uint32(k[8:])))
 		}
 		return nil
 	})
+	return complete && err == nil
 }
 
 func cacheDBKey(kind CacheKind, uid imap.UID) []byte {
