@@ -41,22 +41,21 @@ const (
 
 // folderMeta is what the index says of a folder as a whole.
 type folderMeta struct {
-	Validity  uint32    `json:"validity"`
-	Next      uint32    `json:"next"`
-	ModSeq    uint64    `json:"modseq"`
-	LogFloor  uint64    `json:"logFloor"` // the expunge log is complete for what came after it
-	LogCount  int       `json:"logCount"`
-	Recent    uint32    `json:"recent"` // UIDs up to it have been \Recent to somebody
-	Count     int       `json:"count"`
-	Clean     bool      `json:"clean"` // written when the folder was put away
-	Cur       int64     `json:"cur"`   // directory times, ns
-	New       int64     `json:"new"`
-	Saved     int64     `json:"saved"` // when, ns
-	ListSize  int64     `json:"listSize"`
-	ListMtime int64     `json:"listMtime"`
-	ListID    uint64    `json:"listID"`
-	Keywords  []string  `json:"keywords,omitempty"`
-	KwStamp   fileStamp `json:"-"`
+	Validity  uint32   `json:"validity"`
+	Next      uint32   `json:"next"`
+	ModSeq    uint64   `json:"modseq"`
+	LogFloor  uint64   `json:"logFloor"` // the expunge log is complete for what came after it
+	LogCount  int      `json:"logCount"`
+	Recent    uint32   `json:"recent"` // UIDs up to it have been \Recent to somebody
+	Count     int      `json:"count"`
+	Clean     bool     `json:"clean"` // written when the folder was put away
+	Cur       int64    `json:"cur"`   // directory times, ns
+	New       int64    `json:"new"`
+	Saved     int64    `json:"saved"` // when, ns
+	ListSize  int64    `json:"listSize"`
+	ListMtime int64    `json:"listMtime"`
+	ListID    uint64   `json:"listID"`
+	Keywords  []string `json:"keywords,omitempty"`
 
 	Lost []modseqSpan `json:"lost,omitempty"`
 }

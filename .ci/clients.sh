@@ -1,18 +1,19 @@
 #!/bin/bash
-# Real mail clients against a running appliance: clients.sh BINARY. Prints a line
+# Real mail clients against a running appliance: clients.sh BINARY; clients.sh
+# --install only installs what they and the tests in Go need. Prints a line
 # for each check, "ok NAME" or "FAILED NAME" with the output, and "clients done" at
 # the end. As root it installs what is missing from Debian's packages and goes on
 # as nobody; all traffic stays on the loopback address.
 set -euo pipefail
 
-packages=(isync mutt swaks mpop fetchmail curl offlineimap3 imapfilter dovecot-imapd openssl netcat-openbsd)
+packages=(isync mutt swaks mpop fetchmail curl offlineimap3 imapfilter dovecot-imapd openssl netcat-openbsd strace)
 
 install_packages() {
   local missing=() p
   for p in "${packages[@]}"; do
     dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep 'install ok installed' >/dev/null || missing+=("$p")
   done
-  [ "${#missing[@]}" = 0 ] && return
+  if [ "${#missing[@]}" = 0 ]; then return; fi
   # No service is to start: they are used as programs.
   local policy=/usr/sbin/policy-rc.d made=
   if [ ! -e "$policy" ]; then
@@ -25,6 +26,11 @@ install_packages() {
   apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "${missing[@]}" >/dev/null
   if [ -n "$made" ]; then rm -f "$policy"; fi
 }
+
+if [ "${1:-}" = --install ]; then
+  if [ "$(id -u)" = 0 ]; then install_packages; fi
+  exit
+fi
 
 if [ "${1:-}" != --inside ]; then
   if [ "$(id -u)" = 0 ]; then install_packages; fi
