@@ -54,7 +54,7 @@ func (s *imapSession) target(raw string) (*Folder, error) {
 	if err != nil {
 		return nil, err
 	}
-	folder, err := s.drop.Open(name)
+	folder, err := s.open(name, RightInsert)
 	switch {
 	case errors.Is(err, ErrNoFolder) && checkNewName(name) == nil:
 		return nil, imapNo("TRYCREATE", "There is no such mailbox")

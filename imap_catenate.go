@@ -123,7 +123,7 @@ func (s *imapSession) urlFolder(u *imapURL) (*Folder, error) {
 	case strings.EqualFold(name, "INBOX"):
 		name = "INBOX"
 	}
-	folder, err := s.drop.Open(name)
+	folder, err := s.open(name, RightRead)
 	if errors.Is(err, ErrNoFolder) || errors.Is(err, ErrBadName) {
 		return nil, &badURL{"There is no such mailbox"}
 	}

@@ -44,6 +44,12 @@ func (s *imapSession) mailboxArg(cmd *imapCommand) (string, error) {
 	return cmd.astring()
 }
 
+// open opens a mailbox by the store's name, for what takes the rights need. Every verb that is about a mailbox it has not
+// selected comes through here.
+func (s *imapSession) open(name string, need Rights) (*Folder, error) {
+	return s.drop.Open(name)
+}
+
 // mailboxOnly parses a mailbox name that is the command's only argument.
 func (s *imapSession) mailboxOnly(cmd *imapCommand) (string, error) {
 	raw, err := s.mailboxArg(cmd)
@@ -110,7 +116,7 @@ func (s *imapSession) create(cmd *imapCommand) error {
 	if err := s.drop.CreateFolder(name, use); err != nil {
 		return err
 	}
-	folder, err := s.drop.Open(name)
+	folder, err := s.open(name, 0)
 	if err != nil {
 		return err
 	}
@@ -291,7 +297,7 @@ func (s *imapSession) statusOf(name string, items statusItems) error {
 			s.enableCondstore()
 		}
 	}
-	folder, err := s.drop.Open(name)
+	folder, err := s.open(name, RightRead)
 	if err != nil {
 		return err
 	}

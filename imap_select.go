@@ -31,7 +31,7 @@ func (s *imapSession) selectFolder(cmd *imapCommand) error {
 	if condstore {
 		s.enableCondstore()
 	}
-	folder, err := s.drop.Open(name)
+	folder, err := s.open(name, RightRead)
 	if err != nil {
 		return err
 	}

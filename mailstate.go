@@ -70,6 +70,24 @@ func (m *Msg) subdir() string {
 	return "cur"
 }
 
+// Rights is a set of the rights of RFC 4314 §2.1.
+type Rights uint16
+
+// The rights, each with its letter.
+const (
+	RightLookup         Rights = 1 << iota // l: the mailbox is seen in lists
+	RightRead                              // r: SELECT, FETCH, STATUS
+	RightSeen                              // s: change \Seen
+	RightWrite                             // w: change other flags
+	RightInsert                            // i: APPEND, COPY into it
+	RightPost                              // p: no command here needs it
+	RightCreate                            // k: make mailboxes below it
+	RightDelete                            // x: delete or rename it
+	RightDeleteMessages                    // t: change \Deleted
+	RightExpunge                           // e: EXPUNGE
+	RightAdmin                             // a: change rights
+)
+
 // CacheKind names a disposable derived value of a message; those that use it number the kinds from 0 to cacheKinds-1.
 type CacheKind byte
 
