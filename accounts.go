@@ -28,6 +28,7 @@ const accountsRecheck = time.Second
 // AccountsConfig is what OpenAccounts needs.
 type AccountsConfig struct {
 	File   string       // DATA/accounts.toml; need not exist
+	Secret string       // DATA/scram.key; made if it does not exist; "": another one each time
 	Domain string       // the default domain as long as there is no owner
 	Fixed  bool         // Domain was set by a person and stands above the owner's
 	Log    *slog.Logger // nil: slog.Default
@@ -41,12 +42,16 @@ type AccountsConfig struct {
 type Accounts struct {
 	cfg    AccountsConfig
 	hasher *passwordHasher
+	secret []byte // what new salts of SCRAM come from
 
 	mu      sync.Mutex
 	book    *accountBook
 	seen    bookStamp // of the file as last read
 	checked time.Time // when seen was last compared
 	broken  error     // why the file as it is now cannot be read
+
+	keysUnderWay map[string]bool // accounts whose SCRAM keys a login is making
+	noKeysUntil  time.Time       // logins make none before
 }
 
 // Identity is who has logged in.
@@ -83,7 +88,7 @@ func OpenAccounts(cfg AccountsConfig) (*Accounts, error) {
 	if err := a.read(); err != nil {
 		return nil, err
 	}
-	return a, nil
+	return a, a.readSecret()
 }
 
 // read takes the file in, whatever its stamp. Called with mu held, or before
@@ -126,7 +131,8 @@ func (a *Accounts) current() *accountBook {
 // Login checks credentials: the full address, or the local part alone where
 // only one account has it. The only errors are ErrBadLogin and the context's.
 // It costs one password hash at most, the same for a user that does not
-// exist, and a repeated good login next to nothing.
+// exist, and a repeated good login next to nothing. The first good login of a
+// password without SCRAM keys makes them, see keepKeys.
 func (a *Accounts) Login(ctx context.Context, user, password string) (Identity, error) {
 	if password == "" || len(password) > maxPassword {
 		return Identity{}, ErrBadLogin
@@ -139,17 +145,26 @@ func (a *Accounts) Login(ctx context.Context, user, password string) (Identity, 
 	// App passwords are random enough for a fast hash, so asking them first
 	// costs nothing however many there are.
 	for _, app := range u.Apps {
-		if matchAppPassword(app.Password, password) {
+		if hash, _ := splitPassword(app.Password); matchAppPassword(hash, password) {
+			a.keepKeys(ctx, u, app.Name, shownAppPassword(password))
 			return Identity{u.Address, app.Name}, nil
 		}
 	}
 	if u.Password == "" {
 		return Identity{}, a.hasher.pretend(ctx, password)
 	}
-	if err := a.hasher.verify(ctx, u.Password, password); err != nil {
+	hash, _ := splitPassword(u.Password)
+	if err := a.hasher.verify(ctx, hash, password); err != nil {
 		return Identity{}, err
 	}
+	a.keepKeys(ctx, u, "", password)
 	return Identity{Account: u.Address}, nil
+}
+
+// Means says whether a login name is one of the account.
+func (a *Accounts) Means(name, account string) bool {
+	u := a.current().login(name)
+	return u != nil && u.Address == account
 }
 
 // Resolve gives the accounts (lower case, each once, sorted) that mail to the

@@ -11,7 +11,7 @@ import (
 type User struct {
 	Address  string    `toml:"address" json:"address"` // lower case
 	Name     string    `toml:"name,omitempty" json:"name,omitempty"`
-	Password string    `toml:"password,omitempty" json:"-"`                  // a hash; "": no main password
+	Password string    `toml:"password,omitempty" json:"-"`                  // a hash and SCRAM keys, see splitPassword; "": no main password
 	Disabled bool      `toml:"disabled,omitempty" json:"disabled,omitempty"` // may not log in; mail still comes
 	Created  time.Time `toml:"created,omitempty" json:"created,omitzero"`
 
@@ -21,7 +21,7 @@ type User struct {
 // AppPassword is a password for one program or device, revoked by its name.
 type AppPassword struct {
 	Name     string    `toml:"name" json:"name"`
-	Password string    `toml:"password" json:"-"` // a hash
+	Password string    `toml:"password" json:"-"` // as a User's
 	Created  time.Time `toml:"created,omitempty" json:"created,omitzero"`
 }
 

@@ -54,7 +54,11 @@ func (a *Accounts) Add(address, name, password string) (User, error) {
 	if err := checkNewPassword(password); err != nil {
 		return User{}, err
 	}
-	u := User{Address: key, Name: name, Password: hashPassword(password), Created: a.today()}
+	field, err := a.withKeys(hashPassword(password), key, password)
+	if err != nil {
+		return User{}, err
+	}
+	u := User{Address: key, Name: name, Password: field, Created: a.today()}
 	return u, a.change(func(book *accountBook) error {
 		if book.byUser[key] != nil {
 			return fmt.Errorf("%s has an account already", key)
@@ -72,9 +76,12 @@ func (a *Accounts) SetPassword(address, password string) error {
 	if err := checkNewPassword(password); err != nil {
 		return err
 	}
-	hash := hashPassword(password)
+	field, err := a.withKeys(hashPassword(password), address, password)
+	if err != nil {
+		return err
+	}
 	return a.edit(address, func(u *User) error {
-		u.Password = hash
+		u.Password = field
 		return nil
 	})
 }
@@ -145,12 +152,15 @@ func (a *Accounts) AddAppPassword(address, name string) (string, error) {
 		return "", err
 	}
 	password := generateAppPassword()
-	hash := hashAppPassword(password)
+	field, err := a.withKeys(hashAppPassword(password), address, password)
+	if err != nil {
+		return "", err
+	}
 	return password, a.edit(address, func(u *User) error {
 		if u.app(name) >= 0 {
 			return fmt.Errorf("%s has an app password named %q already", u.Address, name)
 		}
-		u.Apps = append(u.Apps, AppPassword{Name: name, Password: hash, Created: a.today()})
+		u.Apps = append(u.Apps, AppPassword{Name: name, Password: field, Created: a.today()})
 		return nil
 	})
 }

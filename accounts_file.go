@@ -72,7 +72,7 @@ func (u *User) check(i int, taken map[string]bool) *accountsMistake {
 		return &accountsMistake{tomlPlace{table: "user", n: i, key: "name"}, fmt.Errorf("a name is one line")}
 	}
 	if u.Password != "" {
-		if err := checkHash(u.Password); err != nil {
+		if err := checkPassword(u.Password, checkHash); err != nil {
 			return &accountsMistake{tomlPlace{table: "user", n: i, key: "password"}, err}
 		}
 	}
@@ -90,12 +90,25 @@ func (u *User) checkApps(i int) *accountsMistake {
 			return &accountsMistake{place, fmt.Errorf("%s has two app passwords named %q", u.Address, app.Name)}
 		}
 		names[app.Name] = true
-		if _, _, err := parseAppHash(app.Password); err != nil {
+		if err := checkPassword(app.Password, checkAppHash); err != nil {
 			place.key = "password"
 			return &accountsMistake{place, err}
 		}
 	}
 	return nil
+}
+
+// checkPassword says what is wrong with a password field, whose hash is checked by another function.
+func checkPassword(field string, checkHash func(hash string) error) error {
+	hash, keys := splitPassword(field)
+	if err := checkHash(hash); err != nil {
+		return err
+	}
+	if keys == "" {
+		return nil
+	}
+	_, err := parseSCRAMKeys(keys)
+	return err
 }
 
 func checkAppName(name string) error {

@@ -110,7 +110,7 @@ func openHouse(data dataDir, hostname string, log *slog.Logger) (*house, error) 
 	if domain == "" {
 		domain = h.hostname
 	}
-	h.accounts, err = OpenAccounts(AccountsConfig{File: data.accounts(), Domain: domain, Fixed: settings.Domain != "", Log: log})
+	h.accounts, err = OpenAccounts(AccountsConfig{File: data.accounts(), Secret: data.secret(), Domain: domain, Fixed: settings.Domain != "", Log: log})
 	if err != nil {
 		return nil, err
 	}

@@ -90,7 +90,7 @@ type connEnv struct {
 func newConnEnv(limits connLimits, tlsConfig *tls.Config, accounts *Accounts, now func() time.Time) *connEnv {
 	return &connEnv{
 		limits:   limits.withDefaults(),
-		tls:      tlsConfig,
+		tls:      serveCertificates(tlsConfig),
 		accounts: accounts,
 		throttle: NewThrottle(now),
 		readers:  sync.Pool{New: func() any { return bufio.NewReaderSize(nil, readerSize) }},
@@ -353,16 +353,29 @@ func (c *Conn) Shutdown() <-chan struct{} { return c.env.closing }
 // error is the appliance's own. After a success the limit of the time before
 // login is lifted.
 func (c *Conn) Login(ctx context.Context, protocol, user, password string) (Identity, error) {
-	attempt, err := c.env.throttle.Begin(c.Remote, user, password)
+	id, err := c.tryLogin(ctx, protocol, user, password, func() (Identity, error) {
+		return c.env.accounts.Login(ctx, user, password)
+	})
+	if err == nil {
+		c.loggedIn(protocol, "password", id)
+	}
+	return id, err
+}
+
+// tryLogin lets check decide about a login that the throttle allows, and makes
+// it wait when check gives ErrBadLogin. guess is what the client knows: the same
+// one counts once.
+func (c *Conn) tryLogin(ctx context.Context, protocol, user, guess string, check func() (Identity, error)) (Identity, error) {
+	attempt, err := c.env.throttle.Begin(c.Remote, user, guess)
 	if err != nil {
-		c.Log.Warn("rejected", "protocol", protocol, "user", clip(user, 100), "reason", err.Error())
+		c.rejectLogin(protocol, user, err)
 		return Identity{}, err
 	}
 	defer attempt.End()
-	id, err := c.env.accounts.Login(ctx, user, password)
+	id, err := check()
 	if errors.Is(err, ErrBadLogin) {
 		delay := attempt.Failed()
-		c.Log.Warn("rejected", "protocol", protocol, "user", clip(user, 100), "reason", err.Error())
+		c.rejectLogin(protocol, user, err)
 		c.pause(ctx, delay)
 		return Identity{}, ErrBadLogin
 	}
@@ -370,9 +383,18 @@ func (c *Conn) Login(ctx context.Context, protocol, user, password string) (Iden
 		return Identity{}, fmt.Errorf("checking a login: %w", err)
 	}
 	attempt.Succeeded()
-	c.raw.setEnd(time.Time{})
-	c.Log.Info("login", "protocol", protocol, "account", id.Account, "via", id.Via, "tls", c.secure != nil)
 	return id, nil
+}
+
+func (c *Conn) rejectLogin(protocol, user string, err error) {
+	c.Log.Warn("rejected", "protocol", protocol, "user", clip(user, 100), "reason", err.Error())
+}
+
+// loggedIn lifts the limit of the time before login, and says who has come. by
+// is the mechanism of SASL or "password".
+func (c *Conn) loggedIn(protocol, by string, id Identity) {
+	c.raw.setEnd(time.Time{})
+	c.Log.Info("login", "protocol", protocol, "account", id.Account, "via", id.Via, "by", by, "tls", c.secure != nil)
 }
 
 // Logout brings back the limits of the time before login.

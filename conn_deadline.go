@@ -20,6 +20,8 @@ type deadlineConn struct {
 	net.Conn
 	limits connLimits
 
+	certificate []byte // in DER, of the last TLS handshake, see servedCertificates; written and read by its session alone
+
 	mu      sync.Mutex
 	idle    time.Duration
 	end     time.Time // zero: none

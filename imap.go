@@ -495,10 +495,14 @@ func (s *imapSession) capabilities() string {
 	if s.p.TLS != nil && s.c.TLS() == nil {
 		b = append(b, " STARTTLS"...)
 	}
-	if s.c.MayLogin() {
-		return string(append(b, " AUTH=PLAIN"...))
+	mechanisms := s.c.SASLMechanisms()
+	if len(mechanisms) == 0 {
+		return string(append(b, " LOGINDISABLED"...))
 	}
-	return string(append(b, " LOGINDISABLED"...))
+	for _, name := range mechanisms {
+		b = append(append(b, " AUTH="...), name...)
+	}
+	return string(b)
 }
 
 // noop is NOOP and CHECK: the updates that follow every command are all there is to them.

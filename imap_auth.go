@@ -1,9 +1,8 @@
 package main
 
-// How a client logs in: STARTTLS, LOGIN and AUTHENTICATE PLAIN (RFC 9051 §6.2, RFC 4616, RFC 4959).
+// How a client logs in: STARTTLS, LOGIN and AUTHENTICATE (RFC 9051 §6.2, RFC 4959). sasl.go has the mechanisms.
 
 import (
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"strings"
@@ -88,7 +87,11 @@ func (s *imapSession) login(cmd *imapCommand) error {
 	if err := cmd.end(); err != nil {
 		return err
 	}
-	return s.enter("", user, password)
+	id, err := s.c.Login(s.ctx, "imap", user, password)
+	if err != nil {
+		return loginReply(err)
+	}
+	return s.enter(id)
 }
 
 // unauthenticate is UNAUTHENTICATE (RFC 8437 §3): all but TLS is as it was before login. It is not offered under
@@ -118,7 +121,7 @@ func (s *imapSession) privacy() error {
 	return imapNo("PRIVACYREQUIRED", "Logging in needs TLS: use STARTTLS, or the port for TLS")
 }
 
-// authenticate is AUTHENTICATE PLAIN, with or without an initial response (RFC 9051 §6.2.2).
+// authenticate is AUTHENTICATE, with or without an initial response (RFC 9051 §6.2.2).
 func (s *imapSession) authenticate(cmd *imapCommand) error {
 	if err := cmd.sp(); err != nil {
 		return err
@@ -137,27 +140,23 @@ func (s *imapSession) authenticate(cmd *imapCommand) error {
 	if err := cmd.end(); err != nil {
 		return err
 	}
-	if !strings.EqualFold(mechanism, "PLAIN") {
-		return imapNo("CANNOT", "The only mechanism here is PLAIN")
-	}
 	if err := s.privacy(); err != nil {
 		return err
 	}
-	if initial == "" {
-		if initial, err = s.challenge(); err != nil {
-			return err
-		}
-	}
-	authz, user, password, err := parsePlain(initial)
+	x, err := s.c.newSASL(s.ctx, "imap", mechanism)
 	if err != nil {
-		return err
+		return loginReply(err)
 	}
-	return s.enter(authz, user, password)
+	id, err := x.converse(initial, s.challenge)
+	if err != nil {
+		return loginReply(err)
+	}
+	return s.enter(id)
 }
 
-// challenge sends an empty challenge and reads the client's response to it.
-func (s *imapSession) challenge() (string, error) {
-	s.line("+ ")
+// challenge sends a challenge and reads the client's response to it.
+func (s *imapSession) challenge(text string) (string, error) {
+	s.line("+ " + text)
 	s.in.before += len(s.in.line)
 	err := s.in.readLine()
 	response := string(s.in.line)
@@ -167,41 +166,34 @@ func (s *imapSession) challenge() (string, error) {
 		return "", imapBad("The response is too long")
 	case err != nil:
 		return "", err
-	case response == "*":
-		return "", imapBad("AUTHENTICATE was cancelled")
 	}
 	return response, nil
 }
 
-// parsePlain takes a response of PLAIN apart (RFC 4616 §2).
-func parsePlain(response string) (authz, user, password string, err error) {
-	if response == "=" { // RFC 4959 §3: the empty response
-		response = ""
-	}
-	raw, err := base64.StdEncoding.DecodeString(response)
-	if err != nil {
-		return "", "", "", imapBad("The response is not base64")
-	}
-	parts := strings.Split(string(raw), "\x00")
-	if len(parts) != 3 {
-		return "", "", "", imapBad("The response is not one of PLAIN: NUL user NUL password")
-	}
-	return parts[0], parts[1], parts[2], nil
-}
-
-// enter checks the password and opens the maildrop. authz, the user to act as, may only be the user itself.
-func (s *imapSession) enter(authz, user, password string) error {
-	id, err := s.c.Login(s.ctx, "imap", user, password)
+// loginReply makes the reply to a login that failed (RFC 5530 §3).
+func loginReply(err error) error {
+	var fault *saslError
 	switch {
 	case errors.Is(err, ErrBadLogin):
 		return imapNo("AUTHENTICATIONFAILED", "Wrong address or password")
 	case errors.Is(err, ErrThrottled):
 		return imapNo("UNAVAILABLE", "Too many failed logins, try again later")
-	case err != nil:
+	case !errors.As(err, &fault):
 		return fmt.Errorf("logging in: %w", err)
-	case authz != "" && !strings.EqualFold(authz, user) && !strings.EqualFold(authz, id.Account):
-		return imapNo("AUTHORIZATIONFAILED", "One cannot act as somebody else here")
 	}
+	switch fault.fault {
+	case saslUnoffered:
+		return imapNo("CANNOT", fault.text)
+	case saslUnbound:
+		return imapNo("AUTHENTICATIONFAILED", fault.text)
+	case saslUnauthorized:
+		return imapNo("AUTHORIZATIONFAILED", fault.text)
+	}
+	return imapBad("%s", fault.text)
+}
+
+// enter opens the maildrop of who has logged in.
+func (s *imapSession) enter(id Identity) (err error) {
 	if s.drop, err = s.p.Store.Maildrop(id.Account); err != nil {
 		return fmt.Errorf("opening the maildrop: %w", err)
 	}

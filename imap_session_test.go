@@ -40,7 +40,7 @@ func TestIMAPStartTLS(t *testing.T) {
 	secure := tls.Client(c.Conn, s.client)
 	c = &imapLine{secure, bufio.NewReader(secure)}
 	c.send(t, "b CAPABILITY\r\n")
-	c.want(t, "* CAPABILITY IMAP4rev1 IMAP4rev2 LITERAL+ SASL-IR ENABLE ID AUTH=PLAIN", "b OK CAPABILITY completed")
+	c.want(t, "* CAPABILITY IMAP4rev1 IMAP4rev2 LITERAL+ SASL-IR ENABLE ID AUTH=PLAIN AUTH=LOGIN AUTH=SCRAM-SHA-256 AUTH=SCRAM-SHA-256-PLUS", "b OK CAPABILITY completed")
 	c.send(t, "c STARTTLS\r\n")
 	c.want(t, "c BAD TLS is active already")
 	c.ok(t, fmt.Sprintf("LOGIN tls %q", imapPassword))

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"log/slog"
@@ -135,7 +136,7 @@ func (s *imapServer) login(t testing.TB, account string) *imapLine {
 //	= message FLAGS              a message in INBOX by APPEND, the flags as in (\Seen)
 //
 // A connection opens when it is first spoken of. In C lines, <CRLF> <LF> <CR> <NUL> <SP> stand for themselves, in literals <LT> <GT> too,
-// <REPEAT n text> is repeated text, and <LIT text>, <LIT+ text>, <LIT8 text>, <LIT8+ text> are literals with text; before
+// <ME> is the account, <REPEAT n text> is repeated text, <B64 text> is text in base64, and <LIT text>, <LIT+ text>, <LIT8 text>, <LIT8+ text> are literals with text; before
 // the text of the synchronizing ones the server's "+" is awaited. A C line that ends in <MORE> has no CRLF. In S lines <n>
 // is a number, <n=x> one that is called x from then on, <…> anything and <EOF> the end. <$x> is the number called x and
 // <$x-1> the one below it. At the end each connection logs out, which shows that nothing more was said.
@@ -244,6 +245,7 @@ func (p *imapTranscript) direct(t *testing.T, words []string) {
 var (
 	repeatToken   = regexp.MustCompile(`<REPEAT (\d+) ([^<>]*)>`)
 	literalToken  = regexp.MustCompile(`<LIT(8?)(\+?) ((?:[^<>]|<REPEAT \d+ [^<>]*>|<[LG]T>)*)>`)
+	base64Token   = regexp.MustCompile(`<B64 ([^<>]*)>`)
 	bracketTokens = strings.NewReplacer("<LT>", "<", "<GT>", ">")
 	plainTokens   = strings.NewReplacer("<CRLF>", "\r\n", "<LF>", "\n", "<CR>", "\r", "<NUL>", "\x00", "<SP>", " ")
 )
@@ -252,6 +254,9 @@ var (
 func (p *imapTranscript) speak(t *testing.T, c *imapLine, text string) {
 	t.Helper()
 	text, more := strings.CutSuffix(plainTokens.Replace(text), "<MORE>")
+	text = base64Token.ReplaceAllStringFunc(text, func(token string) string {
+		return base64.StdEncoding.EncodeToString([]byte(base64Token.FindStringSubmatch(token)[1]))
+	})
 	for {
 		m := literalToken.FindStringSubmatchIndex(text)
 		if m == nil {
@@ -287,7 +292,7 @@ func repeated(text string) string {
 func (p *imapTranscript) expect(t *testing.T, c *imapLine, want string) {
 	t.Helper()
 	got := c.readLine(t)
-	pattern := regexp.QuoteMeta(plainTokens.Replace(want))
+	pattern := regexp.QuoteMeta(plainTokens.Replace(strings.ReplaceAll(want, "<ME>", p.account)))
 	pattern = strings.ReplaceAll(strings.ReplaceAll(pattern, "<n>", `\d+`), "<…>", ".*")
 	pattern = namingNumber.ReplaceAllString(pattern, `(\d+)`)
 	m := regexp.MustCompile("^(?s:" + pattern + ")$").FindStringSubmatch(got)

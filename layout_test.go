@@ -36,13 +36,14 @@ const layout = `
 
 	tomlfile:
 	settings: naming tomlfile
-	accounts (password): address naming tomlfile maildir
+	accounts (password scram): address naming tomlfile maildir
 	tls: address maildir
 	conn (throttle inflate): accounts
+	sasl: accounts conn
 
-	pop3: accounts conn mailbox mailstate protocols.Protocols
-	smtp: accounts address conn mailbox mailstate message protocols.Protocols
-	imap: accounts conn mailbox mailstate message mutf7 protocols.Protocols
+	pop3: accounts conn sasl mailbox mailstate protocols.Protocols
+	smtp: accounts address conn sasl mailbox mailstate message protocols.Protocols
+	imap: accounts conn sasl mailbox mailstate message mutf7 protocols.Protocols
 	protocols: accounts conn mailbox pop3 smtp imap
 
 	datadir (lock):

@@ -9,6 +9,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -116,14 +117,24 @@ func (h *passwordHasher) digest(hash, password string) (d [sha256.Size]byte) {
 	return d
 }
 
-// compare hashes, when one of the slots is free.
-func (h *passwordHasher) compare(ctx context.Context, hash, password string) (bool, error) {
+// take waits for one of the slots, or gives the context's error. Free it.
+func (h *passwordHasher) take(ctx context.Context) error {
 	select {
 	case h.slots <- struct{}{}:
-		defer func() { <-h.slots }()
+		return nil
 	case <-ctx.Done():
-		return false, context.Cause(ctx)
+		return context.Cause(ctx)
 	}
+}
+
+func (h *passwordHasher) free() { <-h.slots }
+
+// compare hashes, when one of the slots is free.
+func (h *passwordHasher) compare(ctx context.Context, hash, password string) (bool, error) {
+	if err := h.take(ctx); err != nil {
+		return false, err
+	}
+	defer h.free()
 	if strings.HasPrefix(hash, "$2") {
 		return bcrypt.CompareHashAndPassword([]byte(hash), []byte(password)) == nil, nil
 	}
@@ -221,15 +232,17 @@ func generatePassword() string {
 	return strings.Join(groups, "-")
 }
 
+// An app password is four groups of four characters.
+const (
+	appGroups = 4
+	appGroup  = 4
+)
+
 // generateAppPassword makes one that is pasted rather than typed: four groups
 // of four out of 32 characters, 80 bits, without those that look alike.
 func generateAppPassword() string {
 	const characters = "abcdefghijkmnpqrstuvwxyz23456789"
-	groups := make([]string, 4)
-	for i := range groups {
-		groups[i] = randomText(characters, 4)
-	}
-	return strings.Join(groups, "-")
+	return shownAppPassword(randomText(characters, appGroups*appGroup))
 }
 
 // randomText picks n characters, all equally likely.
@@ -257,12 +270,30 @@ func hashAppPassword(password string) string {
 		base64.RawStdEncoding.EncodeToString(appSum(salt, password))
 }
 
-// appSum forgives what people do to groups of letters when they copy them.
+// appSum hashes an app password.
 func appSum(salt []byte, password string) []byte {
-	plain := strings.ToLower(strings.NewReplacer("-", "", " ", "").Replace(password))
 	mac := hmac.New(sha256.New, salt)
-	_, _ = mac.Write([]byte(plain))
+	_, _ = mac.Write([]byte(plainAppPassword(password)))
 	return mac.Sum(nil)
+}
+
+// plainAppPassword forgives what people do to groups of letters when they copy them.
+func plainAppPassword(password string) string {
+	return strings.ToLower(strings.NewReplacer("-", "", " ", "").Replace(password))
+}
+
+// shownAppPassword gives an app password as it was shown, however it was typed: a proof by SCRAM can be of one spelling
+// alone.
+func shownAppPassword(password string) string {
+	plain := plainAppPassword(password)
+	if len(plain) != appGroups*appGroup {
+		return password // not one of ours
+	}
+	var groups []string
+	for group := range slices.Chunk([]byte(plain), appGroup) {
+		groups = append(groups, string(group))
+	}
+	return strings.Join(groups, "-")
 }
 
 func parseAppHash(s string) (salt, sum []byte, err error) {
@@ -274,6 +305,12 @@ func parseAppHash(s string) (salt, sum []byte, err error) {
 		return nil, nil, errors.New("it is not an app password's hash; `appliance user app-password add ADDRESS NAME` makes one")
 	}
 	return salt, sum, nil
+}
+
+// checkAppHash says what is wrong with an app password's hash in the file.
+func checkAppHash(s string) error {
+	_, _, err := parseAppHash(s)
+	return err
 }
 
 func matchAppPassword(hash, password string) bool {

@@ -1,7 +1,7 @@
 package main
 
 // POP3: RFC 1939, with CAPA and response codes (RFC 2449), STLS (RFC 2595),
-// [AUTH] and [SYS/…] (RFC 3206), AUTH PLAIN (RFC 5034) and UTF8 (RFC 6856).
+// [AUTH] and [SYS/…] (RFC 3206), AUTH (RFC 5034; sasl.go has the mechanisms) and UTF8 (RFC 6856).
 
 import (
 	"bytes"
@@ -223,8 +223,8 @@ func (s *pop3Session) transaction(verb, arg string) error {
 // capa lists what can be used in the present state (RFC 2449 §5).
 func (s *pop3Session) capa() error {
 	list := []string{"TOP", "UIDL", "RESP-CODES", "AUTH-RESP-CODE", "PIPELINING", "EXPIRE NEVER", "UTF8 USER"}
-	if s.c.MayLogin() {
-		list = append(list, "USER", "SASL PLAIN")
+	if mechanisms := s.c.SASLMechanisms(); len(mechanisms) > 0 {
+		list = append(list, "USER", "SASL "+strings.Join(mechanisms, " "))
 	}
 	if s.c.TLS() == nil && s.drop == nil {
 		list = append(list, "STLS")
@@ -276,46 +276,63 @@ func (s *pop3Session) auth(arg string) error {
 	fields := strings.Fields(arg)
 	switch {
 	case len(fields) == 0:
-		return s.ok("mechanisms follow\r\nPLAIN\r\n.")
-	case !strings.EqualFold(fields[0], "PLAIN"):
-		return &pop3Error{"", "this mechanism is not offered, PLAIN is"}
+		return s.ok("mechanisms follow\r\n%s\r\n.", strings.Join(s.c.SASLMechanisms(), "\r\n"))
 	case len(fields) > 2:
 		return &pop3Error{"", "too many arguments"}
 	}
-	var response string
-	if len(fields) == 2 {
-		response = fields[1]
-	} else {
-		if err := s.say("+ "); err != nil {
-			return err
-		}
-		line, err := s.line(pop3AuthLine)
-		if err != nil {
-			return err
-		}
-		response = string(line)
-	}
-	if response == "*" {
-		return &pop3Error{"", "login cancelled"}
-	}
-	user, password, err := decodePlain(response)
+	x, err := s.c.newSASL(s.ctx, "pop3", fields[0])
 	if err != nil {
-		return &pop3Error{"", err.Error()}
+		return s.loginFailed(err)
 	}
-	return s.login(user, password)
+	initial := ""
+	if len(fields) == 2 {
+		initial = fields[1]
+	}
+	id, err := x.converse(initial, s.challenge)
+	if err != nil {
+		return s.loginFailed(err)
+	}
+	return s.enter(id)
 }
 
-// login checks the password and opens the maildrop.
+// challenge sends a challenge and reads the client's response to it.
+func (s *pop3Session) challenge(text string) (string, error) {
+	if err := s.say("+ %s", text); err != nil {
+		return "", err
+	}
+	line, err := s.line(pop3AuthLine)
+	return string(line), err
+}
+
+// login checks the password of USER and PASS.
 func (s *pop3Session) login(user, password string) error {
 	id, err := s.c.Login(s.ctx, "pop3", user, password)
+	if err != nil {
+		return s.loginFailed(err)
+	}
+	return s.enter(id)
+}
+
+// loginFailed makes the reply to a login that failed.
+func (s *pop3Session) loginFailed(err error) error {
+	var fault *saslError
 	switch {
 	case errors.Is(err, ErrBadLogin):
 		return s.badLogin(&pop3Error{"AUTH", "wrong address or password"})
 	case errors.Is(err, ErrThrottled):
 		return s.badLogin(&pop3Error{"LOGIN-DELAY", "too many failed logins, try again later"})
-	case err != nil:
+	case !errors.As(err, &fault):
 		return err
 	}
+	switch fault.fault {
+	case saslUnbound, saslUnauthorized:
+		return &pop3Error{"AUTH", fault.text}
+	}
+	return &pop3Error{"", fault.text}
+}
+
+// enter opens the maildrop of who has logged in.
+func (s *pop3Session) enter(id Identity) error {
 	if err := s.open(id.Account); err != nil {
 		return err
 	}

@@ -283,7 +283,7 @@ func FuzzPOP3Command(f *testing.F) {
 		if strings.Contains(verb, " ") || len(verb)+len(arg) > 4*len(line) {
 			t.Errorf("%q: %q %q", line, verb, arg)
 		}
-		_, _, _ = decodePlain(arg)
+		_, _ = decodeSASL(arg)
 		var out bytes.Buffer
 		d := &dotWriter{w: &out, lineStart: true}
 		for i := range line { // as if it were a message, in single octets

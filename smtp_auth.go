@@ -1,11 +1,9 @@
 package main
 
-// AUTH of submission: RFC 4954, with PLAIN (RFC 4616) and LOGIN, which some
-// clients know alone.
+// AUTH of submission: RFC 4954. sasl.go has the mechanisms.
 
 import (
 	"errors"
-	"strings"
 
 	"github.com/emersion/go-sasl"
 	"github.com/emersion/go-smtp"
@@ -16,10 +14,10 @@ const smtpMaxLogins = 5
 
 // AuthMechanisms lists what EHLO offers.
 func (s *smtpSession) AuthMechanisms() []string {
-	if !s.submission || !s.c.MayLogin() || s.account != "" {
+	if !s.submission || s.account != "" {
 		return nil
 	}
-	return []string{sasl.Plain, sasl.Login}
+	return s.c.SASLMechanisms()
 }
 
 // Auth starts a login.
@@ -35,18 +33,35 @@ func (s *smtpSession) Auth(mech string) (sasl.Server, error) {
 	case given:
 		return nil, smtpReply(503, smtp.EnhancedCode{5, 5, 1}, "Log in before MAIL")
 	}
-	switch strings.ToUpper(mech) {
-	case sasl.Plain:
-		return &saslPlain{s}, nil
-	case sasl.Login:
-		return &saslLogin{s: s}, nil
+	x, err := s.c.newSASL(s.ctx, "submission", mech)
+	if err != nil {
+		return nil, s.authReply(err)
 	}
-	return nil, smtpReply(504, smtp.EnhancedCode{5, 5, 4}, "This mechanism is not offered, PLAIN and LOGIN are")
+	return &smtpAuth{s, x}, nil
 }
 
-// login checks a password.
-func (s *smtpSession) login(user, password string) error {
-	id, err := s.c.Login(s.ctx, "submission", user, password)
+// smtpAuth is an exchange that logs an SMTP session in.
+type smtpAuth struct {
+	s *smtpSession
+	x *saslExchange
+}
+
+// Next is the server's step, with SMTP's replies as errors.
+func (a *smtpAuth) Next(response []byte) (challenge []byte, done bool, err error) {
+	challenge, done, err = a.x.Next(response)
+	if err != nil {
+		return nil, false, a.s.authReply(err)
+	}
+	if done {
+		a.s.account = a.x.id.Account
+		a.s.c.SetIdle(smtpIdle)
+	}
+	return challenge, done, nil
+}
+
+// authReply makes the reply to an error of an exchange (RFC 4954 §6), and counts failed logins.
+func (s *smtpSession) authReply(err error) *smtp.SMTPError {
+	var fault *saslError
 	switch {
 	case errors.Is(err, ErrBadLogin):
 		s.failures++
@@ -54,47 +69,15 @@ func (s *smtpSession) login(user, password string) error {
 	case errors.Is(err, ErrThrottled):
 		s.failures++
 		return smtpReply(454, smtp.EnhancedCode{4, 7, 0}, "Too many failed logins, try again later")
-	case err != nil:
+	case !errors.As(err, &fault):
 		s.c.Log.Error("cannot check a login", "error", err)
 		return smtpReply(454, smtp.EnhancedCode{4, 7, 0}, "That cannot be checked at the moment, try again later")
 	}
-	s.account = id.Account
-	s.c.SetIdle(smtpIdle)
-	return nil
-}
-
-// saslPlain is the server's side of PLAIN.
-type saslPlain struct{ s *smtpSession }
-
-func (a *saslPlain) Next(response []byte) (challenge []byte, done bool, err error) {
-	if response == nil {
-		return nil, false, nil
+	switch fault.fault {
+	case saslUnoffered:
+		return smtpReply(504, smtp.EnhancedCode{5, 5, 4}, "%s", fault.text)
+	case saslUnbound, saslUnauthorized:
+		return smtpReply(535, smtp.EnhancedCode{5, 7, 8}, "%s", fault.text)
 	}
-	user, password, err := splitPlain(response)
-	switch {
-	case errors.Is(err, errProxy):
-		return nil, false, smtpReply(535, smtp.EnhancedCode{5, 7, 8}, "Logging in for somebody else is not allowed")
-	case err != nil:
-		return nil, false, smtpReply(501, smtp.EnhancedCode{5, 5, 2}, "That is not what PLAIN asks for")
-	}
-	return nil, true, a.s.login(user, password)
-}
-
-// saslLogin is the server's side of LOGIN: it asks for the name, then for the
-// password.
-type saslLogin struct {
-	s     *smtpSession
-	named bool
-	user  string
-}
-
-func (a *saslLogin) Next(response []byte) (challenge []byte, done bool, err error) {
-	switch {
-	case response == nil && !a.named:
-		return []byte("Username:"), false, nil
-	case !a.named:
-		a.named, a.user = true, string(response)
-		return []byte("Password:"), false, nil
-	}
-	return nil, true, a.s.login(a.user, string(response))
+	return smtpReply(501, smtp.EnhancedCode{5, 5, 2}, "%s", fault.text)
 }
