@@ -6,7 +6,7 @@
 # as nobody; all traffic stays on the loopback address.
 set -euo pipefail
 
-packages=(isync mutt swaks mpop fetchmail curl offlineimap3 imapfilter dovecot-imapd openssl netcat-openbsd strace)
+packages=(isync libsasl2-modules gsasl mutt swaks libnet-ssleay-perl mpop fetchmail curl offlineimap3 imapfilter dovecot-imapd openssl netcat-openbsd strace)
 
 install_packages() {
   local missing=() p
@@ -148,6 +148,39 @@ curl_smtp() {
   has fetch_bob INBOX 'sent by curl'
 }
 
+# ---------------------------------------------------------------- GNU SASL
+
+# logged_in PROTOCOL MECHANISM ADDRESS: the appliance says so.
+logged_in() { tac "$work/appliance.log" | found "msg=login .*protocol=$1 account=$3 .*by=$2 "; }
+
+gsasl_client() { timeout 60 gsasl --quiet --x509-ca-file "$ca" -a "$bob" -p "$bobs" "$@" </dev/null; }
+
+# It binds to tls-exporter with TLS 1.3 and to tls-unique with 1.2.
+gsasl_imap() {
+  gsasl_client --imap --connect "localhost:$imap" --mechanism SCRAM-SHA-256-PLUS "$@"
+  logged_in imap SCRAM-SHA-256-PLUS "$bob"
+}
+gsasl_smtp() {
+  gsasl_client --smtp --connect "localhost:$submission" --mechanism SCRAM-SHA-256-PLUS "$@"
+  logged_in submission SCRAM-SHA-256-PLUS "$bob"
+}
+gsasl_unbound() {
+  local mechanism
+  for mechanism in SCRAM-SHA-256 PLAIN LOGIN; do
+    gsasl_client --imap --connect "localhost:$imap" --no-cb --mechanism $mechanism
+    gsasl_client --smtp --connect "localhost:$submission" --no-cb --mechanism $mechanism
+    logged_in imap $mechanism "$bob"
+    logged_in submission $mechanism "$bob"
+  done
+}
+gsasl_refused() {
+  local bobs=wrong
+  must_fail 1 gsasl_client --imap --connect "localhost:$imap" --mechanism SCRAM-SHA-256-PLUS
+  local bob=nobody
+  must_fail 1 gsasl_client --smtp --connect "localhost:$submission" --mechanism SCRAM-SHA-256-PLUS
+  [ "$(grep -c 'msg=rejected .*protocol=imap user=bob\|msg=rejected .*protocol=submission user=nobody' "$work/appliance.log")" = 2 ]
+}
+
 # ---------------------------------------------------------------- swaks
 
 swak() {
@@ -185,6 +218,7 @@ swaks_refused() {
 
 # ---------------------------------------------------------------- mutt
 
+# Debian's mutt takes SCRAM-SHA-256-PLUS where it is offered, and cannot do it; so it has to be told what to take.
 mutt_config() {
   cat >"$work/muttrc" <<END
 set realname="Maria" from="$maria" use_from=yes use_envelope_from=yes
@@ -193,6 +227,7 @@ set imap_user="$maria" imap_pass="$password" folder="imaps://localhost:$imaps/"
 set spoolfile="+INBOX" record="+Sent" mbox="+Archive" move=no quit=yes delete=yes confirmappend=no
 set certificate_file="$ca" ssl_starttls=yes ssl_force_tls=yes
 set header_cache="" wait_key=no timeout=5 sleep_time=0
+set imap_authenticators="scram-sha-256" smtp_authenticators="scram-sha-256"
 END
 }
 mutt_sends() {
@@ -200,6 +235,8 @@ mutt_sends() {
   echo 'Grüße, written by mutt' | mutt -n -F "$work/muttrc" -s 'sent by mutt' "$bob"
   has fetch_bob INBOX 'sent by mutt'
   has fetch Sent 'sent by mutt'
+  logged_in submission SCRAM-SHA-256 "$maria"
+  logged_in imap SCRAM-SHA-256 "$maria"
 }
 # in_terminal COMMAND: mutt reads in a terminal alone.
 in_terminal() { timeout 60 script -qec "$1" /dev/null </dev/null >"$work/screen"; }
@@ -235,6 +272,9 @@ END
   sed -i "s/^port .*/port $pop3/; s/^tls_starttls .*/tls_starttls on/; s/^auth .*/auth plain/" "$work/mpoprc"
   mpop -C "$work/mpoprc"
   [ "$(stat -c %s "$work/mpop.mbox")" = "$before" ] || { echo 'fetched again'; return 1; }
+  sed -i "s/^auth .*/auth scram-sha-256/" "$work/mpoprc"
+  mpop -C "$work/mpoprc"
+  logged_in pop3 SCRAM-SHA-256 "$bob"
 }
 fetchmail_fetches() {
   cat >"$work/fetchmailrc" <<END
@@ -270,7 +310,7 @@ CopyArrivalDate yes
 END
 }
 appliance_store() {
-  printf 'Host localhost\nPort %s\nUser %s\nPass "%s"\nSSLType IMAPS\nSystemCertificates no\nCertificateFile %s\n' "$imaps" "$maria" "$password" "$ca"
+  printf 'Host localhost\nPort %s\nUser %s\nPass "%s"\nAuthMechs SCRAM-SHA-256\nSSLType IMAPS\nSystemCertificates no\nCertificateFile %s\n' "$imaps" "$maria" "$password" "$ca"
 }
 dovecot_store() { # MAILDIR
   cat >"$work/dovecot.conf" <<END
@@ -413,6 +453,12 @@ echo "$bobs" | "$work/appliance" user add "$bob" --password-stdin >/dev/null
 check 'curl imaps' curl_imap
 check 'curl pop3s' curl_pop3
 check 'curl smtps' curl_smtp
+check 'gsasl imap' gsasl_imap
+check 'gsasl imap, TLS 1.2' gsasl_imap --priority=NORMAL:-VERS-TLS1.3
+check 'gsasl submission' gsasl_smtp
+check 'gsasl submission, TLS 1.2' gsasl_smtp --priority=NORMAL:-VERS-TLS1.3
+check 'gsasl without channel binding' gsasl_unbound
+check 'gsasl refusals' gsasl_refused
 check 'swaks 25' swaks_25
 check 'swaks 465' swaks_465
 check 'swaks 587' swaks_587
