@@ -10,12 +10,13 @@
 //	datadir.go, lock_*.go   the data folder and who owns it
 //	service.go              running under the service manager of the system
 //	settings.go             the few settings
-//	accounts*.go, password.go  people, aliases, passwords
+//	accounts*.go, password.go, scram.go  people, aliases, passwords
 //	naming.go               what can be an address or a host name here
 //	tomlfile.go             the files that people edit
 //	tls.go, tls_sign.go     the local certificate authority, the one tls.Config
 //	protocols.go            the table of ports, accept loops, caps, shutdown
 //	conn*.go, throttle.go   what all sessions share
+//	sasl*.go                logging in, the same for all protocols
 //	smtp*.go, pop3.go       one session type each
 //	imap*.go                the IMAP session, a family
 //	mailbox.go, folder*.go, view.go, watch.go, incoming.go, mailfile.go

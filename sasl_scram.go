@@ -101,6 +101,9 @@ func (s *saslScramExchange) final(response []byte) (challenge []byte, err error)
 		challenge, id, err = s.check(message)
 		return id, err
 	})
+	if errors.Is(err, ErrBadLogin) && s.c.env.accounts.LacksSCRAMKeys(s.user) {
+		s.c.Log.Info("no SCRAM yet for a password of this account: its first login by PLAIN or LOGIN prepares it", "user", clip(s.user, 100))
+	}
 	if err == nil {
 		err = s.authorize(s.authz, s.user, s.proven)
 	}

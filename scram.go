@@ -139,6 +139,20 @@ func (u *User) scramCredentials() []scramCredential {
 	return found
 }
 
+// LacksSCRAMKeys says whether the account of a name has a password that cannot log in by SCRAM yet.
+func (a *Accounts) LacksSCRAMKeys(name string) bool {
+	u := a.current().login(name)
+	if u == nil {
+		return false
+	}
+	for _, field := range u.passwords {
+		if !u.hasKeys(*field) {
+			return true
+		}
+	}
+	return false
+}
+
 // splitPassword takes a password field of the accounts file apart: the hash, and behind a space the SCRAM keys of the
 // same password, "" for none. They are one field so that whoever pastes another hash there replaces both: the keys of an
 // old password cannot be left behind.
