@@ -3,7 +3,7 @@ package main
 // What the sessions of all protocols share: one client's connection with its
 // buffers, its TLS, its way to log in and its part in an orderly shutdown.
 // The deadlines live one layer below, in conn_deadline.go; what failed logins
-// cost is in throttle.go.
+// cost is in throttle.go, what ties a login to its connection in conn_binding.go.
 
 import (
 	"bufio"

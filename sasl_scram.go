@@ -96,7 +96,7 @@ func (s *saslScramExchange) talk(lookup func(user string) scram.StoredCredential
 // say that it does not believe it.
 func (s *saslScramExchange) final(response []byte) (challenge []byte, err error) {
 	message := string(response)
-	// A wrong password is not to be recognised when it comes again: each proof is another one, for the throttle too.
+	// The proof is the guess: a wrong password cannot be recognised when it comes again, since each proof is another one.
 	s.proven, err = s.c.tryLogin(s.ctx, s.protocol, s.user, message, func() (id Identity, err error) {
 		challenge, id, err = s.check(message)
 		return id, err

@@ -3,9 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
@@ -13,12 +10,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/xdg-go/scram"
 )
@@ -562,24 +557,15 @@ func TestSCRAMLooksTwice(t *testing.T) {
 }
 
 // otherCertificate makes a certificate for localhost and lets the client trust it.
-func otherCertificate(t *testing.T, client *tls.Config) *tls.Certificate {
+func otherCertificate(t *testing.T, client *tls.Config) tls.Certificate {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader) // its signature has SHA-384
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(2), DNSNames: []string{"localhost"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true},
-		&x509.Certificate{SerialNumber: big.NewInt(2), IsCA: true}, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
+	server, _ := serverTLS(t)
+	cert, err := x509.ParseCertificate(server.Certificates[0].Certificate[0])
 	if err != nil {
 		t.Fatal(err)
 	}
 	client.RootCAs.AddCert(cert)
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	return server.Certificates[0]
 }
 
 // tls-server-end-point is of the certificate that the client was shown, in this handshake or in the one whose session it
@@ -606,7 +592,7 @@ func TestEndPointBindingOfResumedSessions(t *testing.T) {
 			login(true)
 			login(true)
 			before := s.TLS.Certificates[0]
-			s.TLS.Certificates[0] = *otherCertificate(t, config)
+			s.TLS.Certificates[0] = otherCertificate(t, config)
 			login(false)
 			login(true)
 			s.TLS.Certificates[0] = before

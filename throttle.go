@@ -31,8 +31,9 @@ const (
 
 // Throttle makes guessing passwords slow. It counts failures by address (IPv6:
 // by /64) and by account. The same wrong password for the same account counts
-// once, however often a forgotten phone tries it; of passwords only a keyed hash
-// is held. Safe for concurrent use; its memory is bounded.
+// once, however often a forgotten phone tries it (but not by SCRAM, where no two
+// proofs are alike and each counts); of passwords only a keyed hash is held.
+// Safe for concurrent use; its memory is bounded.
 type Throttle struct {
 	now func() time.Time
 	key [32]byte
