@@ -157,7 +157,7 @@ func (f *Folder) loadListed(meta folderMeta, msgs []Msg, known bool) error {
 
 // newList starts a UID list: with the UIDVALIDITY that the index remembers, else a new one.
 func (f *Folder) newList(meta folderMeta, known bool) {
-	validity := f.store.newValidity()
+	validity := f.drop.newValidity()
 	if known && meta.Validity != 0 {
 		validity = meta.Validity
 	}

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
 	"sort"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -47,11 +49,10 @@ type Store struct {
 	watch             *watcher
 	lockOwner         string // "PID:HOST" for lock files
 
-	mu       sync.Mutex
-	drops    map[string]*Maildrop
-	leaving  map[string]chan struct{} // closed when the account's last maildrop is written
-	validity uint32                   // the last UIDVALIDITY given
-	closed   bool
+	mu      sync.Mutex
+	drops   map[string]*Maildrop
+	leaving map[string]chan struct{} // closed when the account's last maildrop is written
+	closed  bool
 }
 
 // OpenStore makes the mail folder if need be.
@@ -96,15 +97,6 @@ func (s *Store) Close() error {
 	}
 	s.watch.close()
 	return errors.Join(errs...)
-}
-
-// newValidity gives a UIDVALIDITY: the time, and never the same twice, for a mailbox may be deleted and made anew within
-// a second (RFC 9051 §2.3.1.1).
-func (s *Store) newValidity() uint32 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.validity = max(s.validity+1, uint32(s.now().Unix()))
-	return s.validity
 }
 
 // accountDir gives the directories of an account; the account's two parts must be plain names.
@@ -242,6 +234,8 @@ type Maildrop struct {
 	idle *time.Timer // covered by store.mu
 
 	pop3 sync.Mutex
+
+	validityMu sync.Mutex // covers the file of the last UIDVALIDITY
 
 	listMu sync.Mutex // covers the list of folders, subscriptions and special uses on disk
 
@@ -799,6 +793,30 @@ func (d *Maildrop) LockPOP3() (unlock func(), ok bool) {
 		return nil, false
 	}
 	return sync.OnceFunc(d.pop3.Unlock), true
+}
+
+// validityName is the file that holds the last UIDVALIDITY given, in hexadecimal, as Dovecot has it too.
+const validityName = "dovecot-uidvalidity"
+
+// newValidity gives a UIDVALIDITY: the time, and never one that was given before. A mailbox may be deleted and made anew
+// within a second, before and after a restart, and the clock of a machine without a battery may go back (RFC 9051
+// §2.3.1.1: name, UIDVALIDITY and UID mean one message for ever).
+func (d *Maildrop) newValidity() uint32 {
+	d.validityMu.Lock()
+	defer d.validityMu.Unlock()
+	path := filepath.Join(d.dir, validityName)
+	last := uint64(0)
+	if text, err := os.ReadFile(path); err == nil {
+		last, _ = strconv.ParseUint(strings.TrimSpace(string(text)), 16, 32)
+	}
+	if last == math.MaxUint32 { // damaged
+		last = 0
+	}
+	validity := uint32(max(last+1, uint64(d.store.now().Unix())))
+	if err := writeFileAtomic(path, fmt.Appendf(nil, "%08x", validity)); err != nil {
+		d.log.Warn("the last UIDVALIDITY is not kept", "error", err)
+	}
+	return validity
 }
 
 // specialUseName is the file that holds the special uses of folders that were created with one (RFC 6154 §3): a line

@@ -751,3 +751,37 @@ func TestCRLFReader(t *testing.T) {
 		}
 	}
 }
+
+// A mailbox that is made anew gets a higher UIDVALIDITY, after a restart with the clock gone back as well.
+func TestUIDValidityOnlyGrows(t *testing.T) {
+	dir := t.TempDir()
+	now := time.Now()
+	last := uint32(0)
+	for range 3 {
+		s, err := OpenStore(StoreConfig{MailDir: filepath.Join(dir, "mail"), IndexDir: filepath.Join(dir, "index"), Host: "test", Now: func() time.Time { return now }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := testDrop(t, s)
+		for range 3 {
+			if err := d.CreateFolder("again", nil); err != nil {
+				t.Fatal(err)
+			}
+			f := openFolder(t, d, "again")
+			if validity := f.UIDValidity(); validity <= last {
+				t.Errorf("%d comes after %d", validity, last)
+			} else {
+				last = validity
+			}
+			f.Release()
+			if err := d.DeleteFolder("again"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d.Release()
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(-time.Hour)
+	}
+}
