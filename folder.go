@@ -161,25 +161,33 @@ type Status struct {
 
 // Status gives the folder's numbers; size asks for Size too, for which it may have to look at files.
 func (f *Folder) Status(size bool) (Status, error) {
-	if size {
-		if err := f.learn(f.allUIDs()); err != nil {
-			return Status{}, err
+	st, unlearned, err := f.status(size)
+	for try := 0; err == nil && unlearned && try < 3; try++ { // also what the last look at the directory has found
+		if err = f.learn(f.allUIDs()); err == nil {
+			st, unlearned, err = f.status(size)
 		}
 	}
+	return st, err
+}
+
+// status is Status without looking at files. unlearned says that Size lacks messages whose size is not known yet.
+func (f *Folder) status(size bool) (st Status, unlearned bool, err error) {
 	f.mu.Lock()
 	defer f.unlock()
 	if err := f.usable(); err != nil {
-		return Status{}, err
+		return Status{}, false, err
 	}
-	st := Status{Messages: uint32(len(f.msgs)), Unseen: uint32(f.unseen), Deleted: uint32(f.deleted), UIDNext: f.nextUID,
+	st = Status{Messages: uint32(len(f.msgs)), Unseen: uint32(f.unseen), Deleted: uint32(f.deleted), UIDNext: f.nextUID,
 		UIDValidity: f.list.head.validity, HighestModSeq: f.modseq}
 	st.Recent = uint32(len(f.uids) - f.search(f.recent+1))
-	if size {
-		for i := range f.msgs {
-			st.Size += max(0, f.msgs[i].Size)
+	for i := range f.msgs {
+		if !size {
+			break
 		}
+		unlearned = unlearned || f.msgs[i].Size < 0
+		st.Size += max(0, f.msgs[i].Size)
 	}
-	return st, nil
+	return st, unlearned, nil
 }
 
 // Keywords lists the folder's keywords by bit; "" is a bit not in use.

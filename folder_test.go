@@ -361,3 +361,25 @@ func TestSpelling(t *testing.T) {
 		}
 	}
 }
+
+// The size of a message that another program has just put there, and whose name does not tell it, is in Status at once.
+func TestStatusOfNewFile(t *testing.T) {
+	dir := t.TempDir()
+	s := testStore(t, dir)
+	defer s.Close()
+	d := testDrop(t, s)
+	defer d.Release()
+	f := openFolder(t, d, "INBOX")
+	defer f.Release()
+	want := int64(0)
+	for n := range 20 {
+		text := fmt.Sprintf("Subject: %d\n\nhello\n", n)
+		if err := os.WriteFile(filepath.Join(dir, "mail/example.org/ann/new", fmt.Sprintf("17000000%02d.M1P1.other", n)), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		want += int64(len(text) + 3) // its line ends are CRLF
+		if st, err := f.Status(true); err != nil || int(st.Messages) != n+1 || st.Size != want {
+			t.Fatalf("%d messages of %d bytes, %v; want %d of %d", st.Messages, st.Size, err, n+1, want)
+		}
+	}
+}
