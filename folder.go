@@ -44,9 +44,9 @@ type Folder struct {
 	byBase map[string]imap.UID // made when first needed
 
 	nextUID  imap.UID
-	modseq   uint64 // the highest given
-	logFloor uint64 // the expunge log is complete for what came after
-	lost     []modseqSpan
+	modseq   uint64   // the highest given
+	logFloor uint64   // the expunge log is complete for what came after
+	crashed  uint64   // where modseq went on after the last crash; 0: there was none
 	gen      uint64   // grows with every expunge
 	recent   imap.UID // UIDs up to it have been \Recent to some session
 	unseen   int
@@ -609,15 +609,14 @@ func (f *Folder) ExpungedSince(modseq uint64, known imap.UIDSet) (imap.UIDSet, e
 	return imap.UIDSetNum(slices.Compact(gone)...), nil
 }
 
-// KnownSince gives the modseq after which changes must be told to a client that is in step with modseq, or says that it
-// is: 0, everything, where it has seen changes that a crash has made the index forget. They may have been undone since.
+// KnownSince gives the modseq after which changes must be told to a client that says that it is in step with modseq: 0,
+// everything, if it was here before the last crash. What it saw last may have been lost and undone since, without a trace,
+// and what it saw may be later than what it says, for many clients remember the HIGHESTMODSEQ of SELECT and no later one.
 func (f *Folder) KnownSince(modseq uint64) uint64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, span := range f.lost {
-		if span.After < modseq && modseq < span.Before {
-			return 0
-		}
+	if modseq < f.crashed {
+		return 0
 	}
 	return modseq
 }
@@ -707,7 +706,7 @@ func (f *Folder) batch(clean bool) folderBatch {
 	b.meta = folderMeta{Validity: f.list.head.validity, Next: uint32(f.nextUID), ModSeq: f.modseq, LogFloor: f.logFloor,
 		Recent: uint32(f.recent), Count: len(f.msgs), Clean: clean, Cur: f.curTime, New: f.newTime, Saved: time.Now().UnixNano(),
 		ListSize: f.list.stamp.size, ListMtime: f.list.stamp.mtime, ListID: f.list.stamp.id, Keywords: f.keywords.names,
-		Lost: f.lost}
+		Crashed: f.crashed}
 	if f.unlisted {
 		b.meta.ListSize = -1 // the UID list is to be read, and written, when the folder is loaded
 	}

@@ -57,7 +57,7 @@ func (f *Folder) takeIndexed(meta folderMeta, msgs []Msg) {
 	if n := len(f.uids); n > 0 {
 		f.nextUID = max(f.nextUID, f.uids[n-1]+1)
 	}
-	f.modseq, f.logFloor, f.recent, f.lost = meta.ModSeq, meta.LogFloor, imap.UID(meta.Recent), meta.Lost
+	f.modseq, f.logFloor, f.recent, f.crashed = meta.ModSeq, meta.LogFloor, imap.UID(meta.Recent), meta.Crashed
 	f.changesFloor = f.modseq
 }
 
@@ -88,26 +88,11 @@ func (f *Folder) loadChanged(meta folderMeta) error {
 func (f *Folder) startAbove(meta folderMeta) {
 	f.modseq = max(f.modseq, f.list.head.modseq, meta.ModSeq)
 	if !meta.Clean && meta.ModSeq > 0 && meta.ModSeq < f.modseq {
-		f.noteLost(modseqSpan{meta.ModSeq, f.modseq})
+		f.crashed = f.modseq
 	}
 	f.logFloor, f.changesFloor = f.modseq, f.modseq
 	f.metaOld = true
 	f.drop.wakeIndex()
-}
-
-// lostKept is how many crashes are remembered one by one.
-const lostKept = 16
-
-// noteLost remembers a span; of too many, the two oldest become one.
-func (f *Folder) noteLost(span modseqSpan) {
-	if n := len(f.lost); n > 0 && span.After <= f.lost[n-1].After { // startAbove, once more
-		f.lost[n-1].Before = max(f.lost[n-1].Before, span.Before)
-		return
-	}
-	if f.lost = append(slices.Clip(f.lost), span); len(f.lost) > lostKept {
-		f.lost[1].After = f.lost[0].After
-		f.lost = f.lost[1:]
-	}
 }
 
 // loadListed loads a folder that has no usable index, or whose UID list another program has written.

@@ -371,7 +371,8 @@ func TestVanishedIsSplit(t *testing.T) {
 	}
 }
 
-// A change that a client has seen, and that was undone before the crash in which the index lost both, is told.
+// A change that a client has seen, and that was undone before the crash in which the index lost both, is told: also to a
+// client that remembers the HIGHESTMODSEQ from before the change.
 func TestResyncAfterCrash(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "index/example.org/ann.db")
@@ -387,6 +388,7 @@ func TestResyncAfterCrash(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	before := f.highestModSeq()
 	for _, op := range []FlagOp{FlagsAdd, FlagsRemove} {
 		if _, _, _, err := f.SetFlags([]imap.UID{2}, op, []imap.Flag{imap.FlagFlagged}, NoUnchangedSince); err != nil {
 			t.Fatal(err)
@@ -406,8 +408,8 @@ func TestResyncAfterCrash(t *testing.T) {
 	if err := os.WriteFile(path, old, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, when := range []string{"after the crash", "later"} { // it is remembered
-		late := &resyncClient{validity: client.validity, modseq: client.modseq, flags: map[imap.UID]string{}}
+	for when, since := range map[string]uint64{"after the crash": client.modseq, "later": client.modseq, "from before": before} {
+		late := &resyncClient{validity: client.validity, modseq: since, flags: map[imap.UID]string{}}
 		for uid, flags := range client.flags {
 			late.flags[uid] = flags
 		}
@@ -425,21 +427,6 @@ func TestResyncAfterCrash(t *testing.T) {
 		d.Release()
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
-		}
-	}
-}
-
-func TestNoteLost(t *testing.T) {
-	f := new(Folder)
-	for i := range uint64(100) {
-		f.noteLost(modseqSpan{i*100 + 10, i*100 + 50})
-	}
-	if len(f.lost) != lostKept {
-		t.Errorf("%d spans", len(f.lost))
-	}
-	for modseq, want := range map[uint64]uint64{5: 5, 10: 10, 11: 0, 60: 0, 9949: 0, 9950: 9950, 9905: 9905} {
-		if got := f.KnownSince(modseq); got != want {
-			t.Errorf("since %d: %d, want %d", modseq, got, want)
 		}
 	}
 }

@@ -57,14 +57,7 @@ type folderMeta struct {
 	ListID    uint64   `json:"listID"`
 	Keywords  []string `json:"keywords,omitempty"`
 
-	Lost []modseqSpan `json:"lost,omitempty"`
-}
-
-// modseqSpan is a span of modseqs, both ends excluded, that were given shortly before a crash: what changed under them the
-// index has never learnt.
-type modseqSpan struct {
-	After  uint64 `json:"after"`
-	Before uint64 `json:"before"`
+	Crashed uint64 `json:"crashed,omitempty"` // where ModSeq went on after the last crash
 }
 
 // folderBatch is what changed in a folder since the last transaction.
