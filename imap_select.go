@@ -193,10 +193,12 @@ func (s *imapSession) update(expunge bool) {
 }
 
 // announce writes the untagged responses for changes. also are UIDs, ascending, whose flags the client is owed besides.
-func (s *imapSession) announce(changes *Changes, also []imap.UID) {
+// Messages that were changed since are left to the next update and given back: a client that hears of one mod-sequence
+// takes all below it for told.
+func (s *imapSession) announce(changes *Changes, also []imap.UID) (since []imap.UID) {
 	if changes.Deleted {
 		s.done, s.bye = true, "The selected mailbox has been deleted"
-		return
+		return nil
 	}
 	if len(s.view.Folder().Keywords()) != s.keywords {
 		s.flagNames()
@@ -205,10 +207,11 @@ func (s *imapSession) announce(changes *Changes, also []imap.UID) {
 	if changes.Exists {
 		s.count()
 	}
-	s.fetchFlags(mergeUIDs(changes.Flags, also), true)
+	since = s.fetchFlags(mergeUIDs(changes.Flags, also), changes.ModSeq, true)
 	if s.condstore {
-		s.fetchFlags(changes.SilentFlags, false)
+		since = mergeUIDs(since, s.fetchFlags(changes.SilentFlags, changes.ModSeq, false))
 	}
+	return since
 }
 
 // tellExpunged tells of messages that are gone from the view.
@@ -224,23 +227,28 @@ func (s *imapSession) tellExpunged(changes *Changes) {
 	}
 }
 
-// fetchFlags writes a FETCH response for each of the messages: its UID, its flags unless the client has asked not to be
-// told, and its mod-sequence if it knows them (RFC 7162 §3.2).
-func (s *imapSession) fetchFlags(uids []imap.UID, flags bool) {
+// fetchFlags writes a FETCH response for each of the messages that were not changed after upto, and gives the others: its
+// UID, its flags unless the client has asked not to be told, and its mod-sequence if it knows them (RFC 7162 §3.2).
+func (s *imapSession) fetchFlags(uids []imap.UID, upto uint64, flags bool) (since []imap.UID) {
 	var msgs []Msg
 	var err error
 	for from := 0; from < len(uids); from += imapBatch {
 		msgs, err = s.view.Folder().Messages(msgs, uids[from:min(from+imapBatch, len(uids))], false)
 		if err != nil {
 			s.c.Log.Error("cannot read flags", "error", err)
-			return
+			return since
 		}
 		for i := range msgs {
+			if msgs[i].ModSeq > upto {
+				since = append(since, msgs[i].UID)
+				continue
+			}
 			if seq := s.seq(msgs[i].UID); seq != 0 {
 				s.write(s.appendFetchFlags(s.c.Writer().AvailableBuffer(), seq, &msgs[i], flags))
 			}
 		}
 	}
+	return since
 }
 
 // appendFetchFlags appends one such response.

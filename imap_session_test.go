@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -201,6 +203,72 @@ func TestIMAPStoreErrors(t *testing.T) {
 	last := c.do(t, "NOOP")
 	if got := strings.Join(append(last, c.readLine(t)), "\n"); !strings.Contains(got, "BYE") {
 		t.Errorf("after SetAside: %s", got)
+	}
+}
+
+// A message that changes again while updates are told comes with the next ones: its new mod-sequence would say that all
+// below it has been told.
+func TestAnnounceLeavesLaterChanges(t *testing.T) {
+	store := testStore(t, t.TempDir())
+	drop := testDrop(t, store)
+	folder := openFolder(t, drop, "INBOX")
+	defer func() {
+		folder.Release()
+		drop.Release()
+		store.Close()
+	}()
+	for range 3 {
+		appendText(t, folder, "x\r\n")
+	}
+	view, err := folder.NewView(false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer view.Close()
+	ours, theirs := net.Pipe()
+	c := newConn(newConnEnv(connLimits{}, nil, nil, nil), theirs, "test", slog.New(slog.DiscardHandler))
+	defer func() {
+		ours.Close()
+		c.Close()
+	}()
+	s := &imapSession{c: c, view: view, condstore: true, rev2: true}
+	set := func(flag imap.Flag, uids ...imap.UID) uint64 {
+		t.Helper()
+		_, _, modseq, err := folder.SetFlags(uids, FlagsAdd, []imap.Flag{flag}, NoUnchangedSince)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return modseq
+	}
+	told := func(also ...imap.UID) (string, []imap.UID) {
+		t.Helper()
+		changes, err := view.Sync(true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(also) > 0 { // meanwhile
+			set(imap.FlagSeen, 3)
+			set(imap.FlagAnswered, 1)
+		}
+		since := s.announce(&changes, also)
+		text := make([]byte, c.Writer().Buffered())
+		var wg sync.WaitGroup
+		wg.Go(func() { c.Writer().Flush() })
+		_, err = io.ReadFull(ours, text)
+		wg.Wait()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text), since
+	}
+	first := set(imap.FlagFlagged, 1, 2)
+	want := fmt.Sprintf("* 2 FETCH (UID 2 FLAGS (\\Flagged) MODSEQ (%d))\r\n", first)
+	if got, since := told(2, 3); got != want || len(since) != 2 || since[0] != 1 || since[1] != 3 {
+		t.Errorf("%q, and later %v", got, since)
+	}
+	want = fmt.Sprintf("* 1 FETCH (UID 1 FLAGS (\\Answered \\Flagged) MODSEQ (%d))\r\n* 3 FETCH (UID 3 FLAGS (\\Seen) MODSEQ (%d))\r\n", first+2, first+1)
+	if got, since := told(); got != want || since != nil {
+		t.Errorf("%q, and later %v", got, since)
 	}
 }
 

@@ -19,6 +19,10 @@ type storeRequest struct {
 	conditional    bool // UNCHANGEDSINCE was given
 }
 
+// storeAnswers is how often a STORE looks for the state of its messages when others change them at the same time. What is
+// left after that comes with a later update.
+const storeAnswers = 10
+
 // errReadOnly is the reply to a change in a mailbox opened with EXAMINE.
 var errReadOnly = imapNo("READ-ONLY", "The mailbox was opened read-only")
 
@@ -139,15 +143,19 @@ func (c *imapCommand) storeFlags() ([]imap.Flag, error) {
 // answerStore tells the client the flags after a STORE: those of all messages it was about unless it was silent, changed
 // or not. gone says that some of them are no longer there.
 func (s *imapSession) answerStore(cmd *imapCommand, req *storeRequest, uids, modified []imap.UID) (gone bool, err error) {
-	changes, err := s.view.Sync(cmd.uid)
-	if err != nil {
-		return false, fmt.Errorf("bringing the view in step: %w", err)
-	}
 	var told []imap.UID
 	if !req.silent {
 		told = withoutUIDs(uids, modified)
 	}
-	s.announce(&changes, told)
+	for try := 0; try < storeAnswers; try++ {
+		changes, err := s.view.Sync(cmd.uid)
+		if err != nil {
+			return false, fmt.Errorf("bringing the view in step: %w", err)
+		}
+		if told = s.announce(&changes, told); len(told) == 0 {
+			break
+		}
+	}
 	var msgs []Msg
 	for from := 0; from < len(uids) && !cmd.uid && !gone; from += imapBatch {
 		some := uids[from:min(from+imapBatch, len(uids))]

@@ -123,6 +123,7 @@ type Changes struct {
 	SilentFlags  []imap.UID // ascending: changed by the session itself, see Own
 	Exists       bool       // messages came: announce EXISTS (and RECENT)
 	Deleted      bool       // the folder itself is gone
+	ModSeq       uint64     // all that has happened up to it is in here or was in an earlier one
 }
 
 // Own tells the view that the session made the change with this modseq itself and the client is to be spared the untagged
@@ -143,9 +144,9 @@ func (v *View) Sync(expunge bool) (Changes, error) {
 		return Changes{Deleted: f.gone}, err
 	}
 	if f.modseq == v.modseq && f.gen == v.gen && !v.private {
-		return Changes{}, nil
+		return Changes{ModSeq: f.modseq}, nil
 	}
-	var c Changes
+	c := Changes{ModSeq: f.modseq}
 	v.claim()
 	lastKnown := imap.UID(0)
 	if n := len(v.uids); n > 0 {
