@@ -1,0 +1,161 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// What must hold while nobody does anything: all sessions, new ones, and the files say the same.
+
+// stressQuiet is how long the server may take to notice what another program has done.
+const stressQuiet = 10 * time.Second
+
+// compareAll makes everybody keep still, and compares.
+func (r *stress) compareAll() {
+	r.calm.Lock()
+	defer r.calm.Unlock()
+	if r.stopped.Load() {
+		return
+	}
+	for _, s := range r.sessions {
+		if s.conn == nil {
+			if err := s.connect(); err != nil {
+				r.fail(s, err)
+				return
+			}
+		}
+	}
+	observer := &modelSession{run: r, n: 99, profile: modelProfile{condstore: true}, rnd: rand.New(rand.NewPCG(1, 1)), own: "$Own99",
+		remembered: map[string]*modelBox{}}
+	defer observer.disconnect()
+	if err := observer.connect(); err != nil {
+		r.fail(observer, err)
+		return
+	}
+	truth := map[string]*modelBox{}
+	for _, name := range stressFolders {
+		box, err := r.observe(observer, name)
+		if err != nil {
+			r.fail(observer, fmt.Errorf("comparing %s with the disk: %w", name, err))
+			return
+		}
+		truth[name] = box
+		if err := r.nothingLost(box); err != nil {
+			r.fail(observer, fmt.Errorf("in %s: %w", name, err))
+			return
+		}
+	}
+	for _, s := range r.sessions {
+		if err := s.agree(truth); err != nil {
+			r.fail(s, fmt.Errorf("when all is quiet: %w", err))
+			return
+		}
+	}
+}
+
+// observe reads a folder in a new selection until it is as the disk has it.
+func (r *stress) observe(s *modelSession, name string) (*modelBox, error) {
+	for end := time.Now().Add(stressQuiet); ; time.Sleep(20 * time.Millisecond) {
+		if err := s.do(s.open(name, true)...); err != nil {
+			return nil, err
+		}
+		if len(s.box.uids) > 0 {
+			if err := s.do(&exchange{command: "FETCH 1:* (UID FLAGS MODSEQ RFC822.SIZE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])", quiet: true}); err != nil {
+				return nil, err
+			}
+		}
+		disk, err := r.outside.onDisk(r.folderPath(name))
+		if err != nil {
+			return nil, err
+		}
+		if err = s.sameAsDisk(disk); err == nil {
+			return s.box, nil
+		}
+		if time.Now().After(end) {
+			return nil, err
+		}
+	}
+}
+
+// sameAsDisk compares the selected mailbox, all of which was fetched, with its files.
+func (s *modelSession) sameAsDisk(disk []diskMessage) error {
+	b := s.box
+	if len(b.uids) != len(disk) {
+		return fmt.Errorf("%d messages, and %d files", len(b.uids), len(disk))
+	}
+	for i, uid := range b.uids {
+		m := b.msgs[uid]
+		if m == nil {
+			return fmt.Errorf("nothing is told of UID %d", uid)
+		}
+		have := diskMessage{uid, s.run.facts.markerOf(b.validity, uid), m.flags}
+		if have != disk[i] {
+			return fmt.Errorf("message %d is %+v, and %+v on disk", i+1, have, disk[i])
+		}
+	}
+	return nil
+}
+
+// nothingLost looks for the messages that nobody was to delete, and for those that were told to be gone.
+func (r *stress) nothingLost(box *modelBox) error {
+	r.facts.mu.Lock()
+	defer r.facts.mu.Unlock()
+	for uid, m := range r.facts.folder(box.validity).msgs {
+		there := slices.Contains(box.uids, uid)
+		switch {
+		case m.marker != 0 && kept(m.marker) && !there:
+			return fmt.Errorf("UID %d, message %d, is lost", uid, m.marker)
+		case m.goneAt != 0 && there:
+			return fmt.Errorf("UID %d is there, and was told to be gone", uid)
+		}
+	}
+	return nil
+}
+
+// agree compares what a session knows of its mailbox with the truth, after a NOOP; and what it learns of another one.
+func (s *modelSession) agree(truth map[string]*modelBox) error {
+	if s.box != nil && isShared(s.box.name) {
+		if err := s.do(&exchange{command: "NOOP"}); err != nil {
+			return err
+		}
+		if err := s.sameAs(truth[s.box.name]); err != nil {
+			return fmt.Errorf("%s by what was told: %w", s.box.name, err)
+		}
+	}
+	name := s.pick(stressFolders...)
+	if err := s.do(s.open(name, s.oneIn(2))...); err != nil {
+		return err
+	}
+	if err := s.sameAs(truth[name]); err != nil {
+		return fmt.Errorf("%s, just selected: %w", name, err)
+	}
+	return nil
+}
+
+// sameAs compares the selected mailbox with the truth.
+func (s *modelSession) sameAs(truth *modelBox) error {
+	b := s.box
+	if len(b.uids) != len(truth.uids) {
+		return fmt.Errorf("%d messages, and there are %d", len(b.uids), len(truth.uids))
+	}
+	for i, uid := range truth.uids {
+		want, have := truth.msgs[uid], b.msgs[uid]
+		switch {
+		case b.uids[i] != 0 && b.uids[i] != uid:
+			return fmt.Errorf("message %d is UID %d, and should be %d", i+1, b.uids[i], uid)
+		case have == nil:
+		case have.known && have.flags != want.flags:
+			return fmt.Errorf("UID %d has the flags (%s), and should have (%s)", uid, have.flags, want.flags)
+		case have.modseq != 0 && have.modseq != want.modseq:
+			return fmt.Errorf("UID %d has MODSEQ %d, and should have %d", uid, have.modseq, want.modseq)
+		}
+	}
+	for uid := range b.msgs {
+		if !slices.Contains(b.uids, uid) && !slices.Contains(b.uids, 0) {
+			return fmt.Errorf("UID %d is known and not in the view", uid)
+		}
+	}
+	return nil
+}
