@@ -1,19 +1,33 @@
-// Command bench gives any IMAP, POP3 and SMTP server at an address the same work and prints how long each piece took, one
-// "NAME SECONDS" a line. compare.sh sets the appliance beside Debian's Dovecot with it.
+// Command bench gives a mail server at an address a piece of work and prints how long it took. It knows nothing of the
+// server but its protocols, so every server gets the same work. compare.sh sets the appliance beside Debian's Dovecot and
+// Postfix with it.
 //
-//	bench fill DIR N          write N messages into the Maildir DIR
-//	bench run -imap ADDR …    do the work
-//	bench table OURS THEIRS   print two results of run side by side, with the ratio
+//	bench fill DIR N                  write N messages into the Maildir DIR, as another program would
+//	bench offset                      print a number that, added to the usual mail ports, gives free ones
+//	bench run -imap ADDR … PART …     do these parts of the work
+//	bench loop [-n N] DIR             write N messages below DIR durably, with nothing around it
+//	bench settle PID …                wait until these processes and their children do nothing
+//	bench table OURS THEIRS           print what the runs of two servers have printed side by side, with goals
+//
+// run and loop print lines of the form "NAME VALUE", one for each time that something was measured: seconds, or messages a
+// second, or bytes. A name that stands there several times was measured several times; table takes the median.
 package main
 
 import (
-	"bufio"
+	"errors"
+	"flag"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
-	"strings"
 )
+
+const usage = `usage:
+  bench fill DIR N
+  bench offset
+  bench run -imap ADDR -user USER -password PASSWORD [flags] PART …
+  bench loop [-n N] DIR
+  bench settle PID …
+  bench table OURS THEIRS`
 
 func main() {
 	if err := command(os.Args[1:]); err != nil {
@@ -23,98 +37,50 @@ func main() {
 }
 
 func command(args []string) error {
+	if len(args) == 0 {
+		return errors.New(usage)
+	}
+	name, args := args[0], args[1:]
 	switch {
-	case len(args) == 3 && args[0] == "fill":
-		n, err := strconv.Atoi(args[2])
+	case name == "fill" && len(args) == 2:
+		n, err := strconv.Atoi(args[1])
 		if err != nil {
-			return fmt.Errorf("%q is no number of messages", args[2])
+			return fmt.Errorf("%q is no number of messages", args[1])
 		}
-		return fill(args[1], n)
-	case len(args) > 1 && args[0] == "run":
-		return runWork(args[1:])
-	case len(args) == 3 && args[0] == "table":
-		return table(args[1], args[2])
-	}
-	return fmt.Errorf("usage: bench fill DIR N | bench run -imap ADDR -user U -password P [-pop3 ADDR] [-smtp ADDR -to RCPT] | bench table OURS THEIRS")
-}
-
-// fill writes messages that look like real ones: some thirty header fields' worth of bytes, a third with parts.
-func fill(dir string, n int) error {
-	for _, sub := range []string{"cur", "new", "tmp"} {
-		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
+		return fill(args[0], n)
+	case name == "offset" && len(args) == 0:
+		return printOffset(os.Stdout)
+	case name == "run":
+		return runParts(args)
+	case name == "loop":
+		flags := flag.NewFlagSet("loop", flag.ContinueOnError)
+		n := flags.Int("n", 800, "messages of each measurement")
+		if err := flags.Parse(args); err != nil {
 			return err
 		}
-	}
-	for i := range n {
-		text := sample(i)
-		name := fmt.Sprintf("%d.M%06dP1Q%d.bench,S=%d,W=%d:2,", 1600000000+i*60, i%1000000, i, len(text), len(text))
-		if err := os.WriteFile(filepath.Join(dir, "cur", name), []byte(text), 0o600); err != nil {
+		if flags.NArg() == 1 {
+			return measureLoops(os.Stdout, flags.Arg(0), *n)
+		}
+	case name == "settle" && len(args) > 0:
+		pids, err := numbers(args)
+		if err != nil {
 			return err
 		}
+		return settle(pids)
+	case name == "table" && len(args) == 2:
+		return printTable(os.Stdout, args[0], args[1])
 	}
-	return nil
+	return errors.New(usage)
 }
 
-// sample is the i-th message, with CRLF line ends, some 2 to 6 KB.
-func sample(i int) string {
-	var b strings.Builder
-	for hop := range 4 {
-		fmt.Fprintf(&b, "Received: from mx%d.example.net (mx%d.example.net [192.0.2.%d])\n\tby relay%d.example.org with ESMTPS id %08x\n\tfor <user@example.org>; Mon, 2 Nov 2026 10:%02d:%02d +0000\n", hop, hop, i%250, hop, i*7+hop, i%60, hop)
-	}
-	fmt.Fprintf(&b, "Date: Mon, 2 Nov 2026 10:%02d:00 +0000\nFrom: \"Person %d\" <person%d@example.com>\nTo: User <user@example.org>, \"Second, One\" <second@example.org>\nCc: list%d@lists.example.net\n", i%60, i%500, i%500, i%20)
-	fmt.Fprintf(&b, "Subject: Message %d about the budget of project %d\nMessage-ID: <%d.bench@example.com>\nReferences: <%d.bench@example.com> <%d.bench@example.com>\nMIME-Version: 1.0\nX-Mailer: Bench 1.0\nList-Id: <list%d.lists.example.net>\n", i, i%37, i, i-1, i-2, i%20)
-	words := []string{"meeting", "invoice", "garden", "holiday", "server", "budget", "letter", "report", "window", "picture"}
-	var body strings.Builder
-	for line := range 20 + i%40 {
-		for w := range 10 {
-			body.WriteString(words[(i*3+line*7+w*w)%len(words)] + " ")
+func numbers(args []string) ([]int, error) {
+	var list []int
+	for _, arg := range args {
+		n, err := strconv.Atoi(arg)
+		if err != nil || n <= 0 {
+			return nil, fmt.Errorf("%q is no process id", arg)
 		}
-		body.WriteByte('\n')
+		list = append(list, n)
 	}
-	if i%3 != 0 {
-		b.WriteString("Content-Type: text/plain; charset=utf-8\n\n" + body.String())
-	} else {
-		fmt.Fprintf(&b, "Content-Type: multipart/mixed; boundary=\"b%d\"\n\n--b%d\nContent-Type: multipart/alternative; boundary=a\n\n--a\nContent-Type: text/plain\n\n%s\n--a\nContent-Type: text/html\n\n<p>%s</p>\n--a--\n--b%d\nContent-Type: application/pdf; name=\"f%d.pdf\"\nContent-Transfer-Encoding: base64\nContent-Disposition: attachment; filename=\"f%d.pdf\"\n\n%s--b%d--\n",
-			i, i, body.String(), body.String(), i, i, i, strings.Repeat("JVBERi0xLjQKJcOkw7zDtsOfCjIgMCBvYmoKPDwvTGVuZ3RoIDMgMCBSL0ZpbHRlci9GbGF0ZURl\n", 10), i)
-	}
-	return strings.ReplaceAll(b.String(), "\n", "\r\n")
-}
-
-// table prints two results side by side.
-func table(ours, theirs string) error {
-	a, order, err := results(ours)
-	if err != nil {
-		return err
-	}
-	b, _, err := results(theirs)
-	if err != nil {
-		return err
-	}
-	fmt.Printf("| work | appliance | other | ratio |\n|---|---|---|---|\n")
-	for _, name := range order {
-		if other, ok := b[name]; ok && other > 0 {
-			fmt.Printf("| %s | %.4g | %.4g | %.2f |\n", strings.ReplaceAll(name, "_", " "), a[name], other, a[name]/other)
-		}
-	}
-	return nil
-}
-
-func results(path string) (map[string]float64, []string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer f.Close()
-	values := map[string]float64{}
-	var order []string
-	for in := bufio.NewScanner(f); in.Scan(); {
-		name, value, ok := strings.Cut(in.Text(), " ")
-		v, err := strconv.ParseFloat(value, 64)
-		if !ok || err != nil {
-			continue
-		}
-		values[name] = v
-		order = append(order, name)
-	}
-	return values, order, nil
+	return list, nil
 }
