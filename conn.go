@@ -30,7 +30,7 @@ var (
 )
 
 const (
-	readerSize = 4 << 10  // bytes of a read buffer
+	readerSize = 4 << 10  // bytes of a read buffer, in which the name of a header field has to end
 	writerSize = 16 << 10 // bytes of a write buffer: one full TLS record
 )
 
@@ -97,6 +97,19 @@ func newConnEnv(limits connLimits, tlsConfig *tls.Config, accounts *Accounts, no
 		writers:  sync.Pool{New: func() any { return bufio.NewWriterSize(nil, writerSize) }},
 		closing:  make(chan struct{}),
 	}
+}
+
+// takeReader gives a buffer around r, for what is read besides a connection.
+func (e *connEnv) takeReader(r io.Reader) *bufio.Reader {
+	b := e.readers.Get().(*bufio.Reader)
+	b.Reset(r)
+	return b
+}
+
+// giveReader takes the buffer back.
+func (e *connEnv) giveReader(b *bufio.Reader) {
+	b.Reset(nil)
+	e.readers.Put(b)
 }
 
 // Conn is one client's connection. The protocol's accept loop makes it, tracks
@@ -177,8 +190,7 @@ func (c *Conn) stream() net.Conn {
 // finishes, a silent one ends with a time-out error.
 func (c *Conn) Reader() *bufio.Reader {
 	if c.r == nil {
-		c.r = c.env.readers.Get().(*bufio.Reader)
-		c.r.Reset(connStream{c})
+		c.r = c.env.takeReader(connStream{c})
 	}
 	return c.r
 }
@@ -213,8 +225,7 @@ func (c *Conn) ReleaseWriter() {
 
 func (c *Conn) releaseReader() {
 	if c.r != nil && c.r.Buffered() == 0 {
-		c.r.Reset(nil)
-		c.env.readers.Put(c.r)
+		c.env.giveReader(c.r)
 		c.r = nil
 	}
 }

@@ -429,13 +429,23 @@ func (f *Folder) appendList(msgs []Msg) {
 		entries[i] = listEntry(&msgs[i])
 	}
 	if !f.unlisted {
-		if err := f.list.append(entries); err == nil {
-			return
-		} else {
-			f.drop.log.Warn("UID list not written, trying again later", "folder", f.dir, "error", err)
+		began, err := f.list.append(entries)
+		if began {
+			time.AfterFunc(uidlistBurst, f.endListBurst)
 		}
+		if err == nil {
+			return
+		}
+		f.drop.log.Warn("UID list not written, trying again later", "folder", f.dir, "error", err)
 	}
 	f.unlisted = true
+}
+
+// endListBurst lets other programs have the UID list again.
+func (f *Folder) endListBurst() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.list.endBurst()
 }
 
 // syncList puts appended lines of the UID list on disk.
@@ -759,8 +769,7 @@ func (f *Folder) putAway() (folderBatch, bool) {
 			f.drop.log.Warn("UID list not synced", "folder", f.dir, "error", err)
 		}
 	}
-	f.unwatch()
-	f.gone, f.told = true, true
+	f.leave()
 	return b, true
 }
 
@@ -769,6 +778,12 @@ func (f *Folder) markGone() {
 	f.loading.Do(func() { f.loadErr = ErrNoFolder })
 	f.mu.Lock()
 	defer f.unlock()
+	f.leave()
+}
+
+// leave ends all that a folder in memory has of its files.
+func (f *Folder) leave() {
+	f.list.endBurst()
 	f.unwatch()
 	f.gone, f.told = true, true
 }

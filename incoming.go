@@ -14,7 +14,7 @@ type Incoming struct {
 	drop     *Maildrop
 	path     string
 	file     *os.File
-	buf      *bufio.Writer
+	buf      *bufio.Writer // nil once finished or discarded
 	size     int64 // bytes written
 	crlfSize int64 // bytes with CRLF line ends
 	date     int64 // Unix seconds, once finished
@@ -34,7 +34,18 @@ func (d *Maildrop) Receive() (*Incoming, error) {
 	if err != nil {
 		return nil, diskError(fmt.Errorf("receiving a message: %w", err))
 	}
-	return &Incoming{drop: d, path: path, file: f, buf: bufio.NewWriterSize(f, incomingBuffer)}, nil
+	buf := d.store.buffers.Get().(*bufio.Writer)
+	buf.Reset(f)
+	return &Incoming{drop: d, path: path, file: f, buf: buf}, nil
+}
+
+// giveBack lets another message have the buffer.
+func (in *Incoming) giveBack() {
+	if in.buf != nil {
+		in.buf.Reset(nil)
+		in.drop.store.buffers.Put(in.buf)
+		in.buf = nil
+	}
 }
 
 // Write adds to the message.
@@ -79,6 +90,7 @@ func (in *Incoming) ReadAt(p []byte, off int64) (int, error) {
 
 // Discard removes it; harmless after Deliver or Append.
 func (in *Incoming) Discard() {
+	in.giveBack()
 	if in.file != nil {
 		in.file.Close()
 		in.file = nil
@@ -95,6 +107,7 @@ func (in *Incoming) finish(date time.Time) error {
 		return nil
 	}
 	err := in.buf.Flush()
+	in.giveBack()
 	if err == nil && !date.IsZero() {
 		err = os.Chtimes(in.path, time.Time{}, date)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -47,7 +48,8 @@ type Store struct {
 	names             namer
 	syncs             dirSyncer
 	watch             *watcher
-	lockOwner         string // "PID:HOST" for lock files
+	buffers           sync.Pool // *bufio.Writer of messages that are being received
+	lockOwner         string    // "PID:HOST" for lock files
 
 	mu      sync.Mutex
 	drops   map[string]*Maildrop
@@ -69,6 +71,7 @@ func OpenStore(cfg StoreConfig) (*Store, error) {
 	s := &Store{mailDir: cfg.MailDir, indexDir: cfg.IndexDir, log: cfg.Log, now: cfg.Now, drops: make(map[string]*Maildrop), leaving: make(map[string]chan struct{})}
 	s.names = namer{host: safeHost(cfg.Host), now: cfg.Now}
 	s.watch = newWatcher(cfg.Log)
+	s.buffers.New = func() any { return bufio.NewWriterSize(nil, incomingBuffer) }
 	host, _ := os.Hostname()
 	s.lockOwner = fmt.Sprintf("%d:%s", os.Getpid(), host)
 	return s, nil
@@ -708,6 +711,7 @@ func (d *Maildrop) moveDir(from, to string) error {
 	if f != nil {
 		f.mu.Lock()
 		defer f.mu.Unlock()
+		f.list.endBurst() // its lock has the old path
 		f.unwatch()
 	}
 	if err := os.Rename(filepath.Join(d.dir, from), filepath.Join(d.dir, to)); err != nil {

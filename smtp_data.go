@@ -5,19 +5,14 @@ import (
 	"io"
 )
 
-// dataStep is the most that one octet of DATA can become: CRLF, a dot that is
-// doubled, and the end.
-const dataStep = 8
+// dataStep is the most that one octet of DATA can become: two CRLF.
+const dataStep = 4
 
-// dataDecoder turns what a client sends after DATA into lines that end in CRLF,
-// dots doubled at their beginning, and the dot at the end. Only CRLF.CRLF ends
-// the message (RFC 5321 §4.1.1.4); a CR or LF alone is made a CRLF, and a dot
-// behind it is a dot of the text, which is doubled so that it stays one. The zero
-// value stands at the beginning of a message.
-type dataDecoder struct {
-	state   dataState
-	midLine bool // of what was given out
-}
+// dataDecoder turns what a client sends after DATA into the message, whose lines
+// end in CRLF. Only CRLF.CRLF ends it (RFC 5321 §4.1.1.4); a CR or LF alone is
+// made a CRLF, and a dot behind it is a dot of the text. The zero value stands at
+// the beginning of a message.
+type dataDecoder struct{ state dataState }
 
 // dataState is where a dataDecoder stands in what came in.
 type dataState int
@@ -31,9 +26,16 @@ const (
 )
 
 // decode reads src and writes dst, which has room for 2*dataStep at least. It
-// stops when either is used up, or with done at the end of the message.
+// stops when either is used up, or with done behind the end of the message.
 func (d *dataDecoder) decode(dst, src []byte) (n, used int, done bool) {
 	for used < len(src) && n+dataStep <= len(dst) {
+		if d.state == dataText {
+			run := plainRun(src[used:min(len(src), used+len(dst)-n-dataStep+1)])
+			n += copy(dst[n:], src[used:used+run])
+			if used += run; used == len(src) || n+dataStep > len(dst) {
+				break
+			}
+		}
 		c := src[used]
 		used++
 		switch d.state {
@@ -49,12 +51,11 @@ func (d *dataDecoder) decode(dst, src []byte) (n, used int, done bool) {
 			}
 		case dataDotCR:
 			if c == '\n' {
-				n += copy(dst[n:], ".\r\n")
 				return n, used, true
 			}
-			n += d.newline(dst[n:])
+			n += copy(dst[n:], "\r\n")
 		case dataCR:
-			n += d.newline(dst[n:])
+			n += copy(dst[n:], "\r\n")
 			if c == '\n' {
 				d.state = dataBegin
 				continue
@@ -65,27 +66,30 @@ func (d *dataDecoder) decode(dst, src []byte) (n, used int, done bool) {
 	return n, used, false
 }
 
+// plainRun gives the number of octets before the first CR or LF.
+func plainRun(src []byte) int {
+	run := len(src)
+	if i := bytes.IndexByte(src, '\r'); i >= 0 {
+		run = i
+	}
+	if i := bytes.IndexByte(src[:run], '\n'); i >= 0 {
+		run = i
+	}
+	return run
+}
+
 // text takes an octet that is not part of a CRLF or of the end.
 func (d *dataDecoder) text(dst []byte, c byte) int {
 	d.state = dataText
-	switch {
-	case c == '\r':
+	switch c {
+	case '\r':
 		d.state = dataCR
 		return 0
-	case c == '\n':
-		return d.newline(dst)
-	case c == '.' && !d.midLine:
-		d.midLine = true
-		return copy(dst, "..")
+	case '\n':
+		return copy(dst, "\r\n")
 	}
-	d.midLine = true
 	dst[0] = c
 	return 1
-}
-
-func (d *dataDecoder) newline(dst []byte) int {
-	d.midLine = false
-	return copy(dst, "\r\n")
 }
 
 // lineEndReader reads a stream with every CR, LF and CRLF made a CRLF.

@@ -17,7 +17,6 @@ import (
 const (
 	maxReceivedFields = 100      // RFC 5321 §6.3: a message with more goes in a circle
 	maxFromField      = 64 << 10 // octets of the From field on submission
-	headerLookAhead   = 4 << 10  // octets in which a field's name has to end
 )
 
 // ReceivedMail is a message that is complete and not yet delivered.
@@ -181,14 +180,12 @@ func (m *messageReader) Read(p []byte) (int, error) {
 
 // write writes the message as it will be stored.
 func (s *smtpSession) write(in *Incoming, mail smtpMail, id string, r io.Reader) error {
-	source := &messageReader{r: newLineEndReader(r), left: s.p.MaxSize}
-	out := bufio.NewWriterSize(in, 32<<10)
-	_, err := out.WriteString(s.trace(mail, id))
+	source := &messageReader{r: s.w.message(r), left: s.p.MaxSize}
+	_, err := io.WriteString(in, s.trace(mail, id))
 	if err == nil {
-		err = s.copy(out, bufio.NewReaderSize(source, headerLookAhead), mail)
-	}
-	if err == nil {
-		err = out.Flush()
+		buffered := s.c.env.takeReader(source)
+		err = s.copy(in, buffered, mail)
+		s.c.env.giveReader(buffered)
 	}
 	var reply *smtp.SMTPError
 	switch {
@@ -206,7 +203,7 @@ func (s *smtpSession) write(in *Incoming, mail smtpMail, id string, r io.Reader)
 }
 
 // copy copies the message, its header with what has to be changed.
-func (s *smtpSession) copy(out *bufio.Writer, r *bufio.Reader, mail smtpMail) error {
+func (s *smtpSession) copy(out io.Writer, r *bufio.Reader, mail smtpMail) error {
 	h := &headerCopier{submission: s.submission}
 	if err := h.run(out, r); err != nil {
 		return err
@@ -226,7 +223,7 @@ func (s *smtpSession) copy(out *bufio.Writer, r *bufio.Reader, mail smtpMail) er
 	if _, err := out.Write(h.rest); err != nil {
 		return err
 	}
-	_, err := io.Copy(struct{ io.Writer }{out}, r)
+	_, err := io.Copy(out, r)
 	return err
 }
 
@@ -255,7 +252,7 @@ func (s *smtpSession) author(h *headerCopier) (Address, error) {
 }
 
 // complete adds the fields that a submitted message lacks (RFC 6409 §8.2, §8.3).
-func (s *smtpSession) complete(out *bufio.Writer, h *headerCopier, author Address) error {
+func (s *smtpSession) complete(out io.Writer, h *headerCopier, author Address) error {
 	added := ""
 	if !h.date {
 		added += "Date: " + s.now() + "\r\n"
@@ -270,7 +267,7 @@ func (s *smtpSession) complete(out *bufio.Writer, h *headerCopier, author Addres
 	case len(h.rest) > 0 && !isBlankLine(h.rest):
 		added += "\r\n" // no blank line ended the header
 	}
-	_, err := out.WriteString(added)
+	_, err := io.WriteString(out, added)
 	return err
 }
 

@@ -33,7 +33,7 @@ const (
 //   - lines that are no commands are answered here, with a limit of their own;
 //   - <postmaster> without a domain (RFC 5321 §4.5.1);
 //   - the end of DATA is CRLF.CRLF alone, and bare CR and LF become CRLF, so that
-//     no second message can be smuggled in one;
+//     no second message can be smuggled in one; the session reads the message here;
 //   - a chunk of BDAT that breaks off is an error, not the end of the message;
 //   - replies are sent together when the client has nothing more in the pipe.
 //
@@ -46,17 +46,19 @@ type smtpWire struct {
 	once   sync.Once
 
 	mode     smtpMode
-	pending  []byte      // of a command, for the server
-	reply    []byte      // of the server, not a whole line yet
-	data     dataDecoder // of DATA
-	received int64       // octets of DATA
-	chunk    int64       // octets of BDAT still to come
-	quiet    bool        // leave the greeting out: it was said before TLS
-	esmtp    bool        // EHLO, not HELO
-	greeted  string      // what the client called itself
-	errors   int         // replies of 5xx
-	ended    bool        // nothing more is read
-	secured  bool        // STARTTLS was done: begin again
+	pending  []byte             // of a command, for the server
+	reply    []byte             // of the server, not a whole line yet
+	data     dataDecoder        // of DATA
+	step     [2 * dataStep]byte // of it, for a reader that has little room
+	rest     []byte             // of step, not read yet
+	received int64              // octets of DATA
+	chunk    int64              // octets of BDAT still to come
+	quiet    bool               // leave the greeting out: it was said before TLS
+	esmtp    bool               // EHLO, not HELO
+	greeted  string             // what the client called itself
+	errors   int                // replies of 5xx
+	ended    bool               // nothing more is read
+	secured  bool               // STARTTLS was done: begin again
 }
 
 // smtpMode is what the client's next bytes are.
@@ -154,7 +156,10 @@ func (w *smtpWire) Read(p []byte) (n int, err error) {
 		case w.ended:
 			return 0, io.EOF
 		case w.mode == smtpData:
-			return w.readData(p)
+			if err := w.skipMessage(); err != nil {
+				return 0, err
+			}
+			continue
 		case w.mode == smtpChunk:
 			return w.readChunk(p)
 		}
@@ -165,13 +170,38 @@ func (w *smtpWire) Read(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// readData gives the server the message of DATA: dot-stuffed, with CRLF line
-// ends, and ended by its dot.
-func (w *smtpWire) readData(p []byte) (int, error) {
-	if len(p) < 2*dataStep {
-		return 0, io.ErrShortBuffer
+// message gives what the client sends as the message, with CRLF line ends; r is
+// what the server has of it. The server is spared a message of DATA: it would read
+// it octet by octet. It gets the end alone.
+func (w *smtpWire) message(r io.Reader) io.Reader {
+	if _, chunks := r.(*io.PipeReader); chunks { // of BDAT
+		return newLineEndReader(r)
 	}
-	for {
+	return smtpMessage{w}
+}
+
+// smtpMessage reads the message of DATA.
+type smtpMessage struct{ w *smtpWire }
+
+func (m smtpMessage) Read(p []byte) (n int, err error) {
+	w := m.w
+	if len(w.rest) == 0 && len(p) >= 2*dataStep {
+		return w.readData(p)
+	}
+	if len(w.rest) == 0 {
+		n, err = w.readData(w.step[:])
+		w.rest = w.step[:n]
+	}
+	n = copy(p, w.rest)
+	if w.rest = w.rest[n:]; len(w.rest) > 0 {
+		err = nil // it comes again
+	}
+	return n, err
+}
+
+// readData reads the message of DATA into p, which has room for 2*dataStep.
+func (w *smtpWire) readData(p []byte) (int, error) {
+	for w.mode == smtpData && !w.ended {
 		raw, err := w.peek()
 		if err != nil {
 			w.stop(err)
@@ -184,12 +214,29 @@ func (w *smtpWire) readData(p []byte) (int, error) {
 		case done:
 			w.mode = smtpCommands
 			w.c.Busy(false)
+			w.pass(".")
+			return n, io.EOF
 		case w.received > 4*w.p.MaxSize+1<<20: // it was refused long ago
 			w.ended = true
 			return 0, io.ErrUnexpectedEOF
-		}
-		if n > 0 {
+		case n > 0:
 			return n, nil
+		}
+	}
+	if w.ended {
+		return 0, io.ErrUnexpectedEOF
+	}
+	return 0, io.EOF
+}
+
+// skipMessage reads what is left of a message that nobody wants.
+func (w *smtpWire) skipMessage() error {
+	buf := make([]byte, readerSize)
+	for {
+		if _, err := w.readData(buf); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
 		}
 	}
 }
@@ -459,7 +506,7 @@ func (w *smtpWire) edit(line string) {
 		w.quiet = false
 		return
 	case strings.HasPrefix(line, "354 "):
-		w.mode, w.data, w.received = smtpData, dataDecoder{}, 0
+		w.mode, w.data, w.rest, w.received = smtpData, dataDecoder{}, nil, 0
 		w.c.Busy(true)
 	case strings.HasPrefix(line, "334 "):
 		w.mode = smtpSASL

@@ -41,6 +41,10 @@ const (
 	uidlistStaleLock = 2 * time.Minute
 	uidlistEmptyLock = time.Second
 	uidlistLockWait  = 10 * time.Second
+
+	// uidlistBurst is how long the lock of an append is kept for those that follow at once. Making and removing a file for
+	// each of many messages costs more than all else that is not waiting for the disk; other programs can wait as long.
+	uidlistBurst = 100 * time.Millisecond
 )
 
 // maxUID leaves a number for UIDNEXT.
@@ -73,8 +77,16 @@ type uidlist struct {
 	known   bool // head is what the file says
 	width   bool // the header has our fixed widths and can be changed in place
 	stamp   fileStamp
-	lines   int  // entries in the file, dead ones too
-	unsaved bool // lines were appended since the last fsync
+	lines   int        // entries in the file, dead ones too
+	unsaved bool       // lines were appended since the last fsync
+	burst   *listBurst // while the lock is kept for more appends
+}
+
+// listBurst is what is kept open between appends: the locked list.
+type listBurst struct {
+	file   *os.File
+	size   int64
+	unlock func()
 }
 
 // fileStamp tells whether a file has changed since it was looked at.
@@ -268,6 +280,7 @@ func (u *uidlist) loadHeader() bool {
 
 // load reads the file. A missing file gives no entries and known stays false.
 func (u *uidlist) load() ([]uidEntry, uidlistDamage, error) {
+	u.endBurst() // another program may have put another file in the place of the one that is open
 	f, err := os.Open(u.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		u.known = false
@@ -310,6 +323,7 @@ func newUIDHeader(validity uint32) uidHeader {
 // lock takes dovecot-uidlist.lock, as Dovecot does, so that both can work on one Maildir. As Dovecot does, "PID:HOST" is
 // written into it, by which a lock that a crash has left on this host is known at once.
 func (u *uidlist) lock() (unlock func(), err error) {
+	u.endBurst()
 	path := filepath.Join(filepath.Dir(u.path), uidlistLockName)
 	for deadline := time.Now().Add(uidlistLockWait); ; time.Sleep(10 * time.Millisecond) {
 		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
@@ -390,35 +404,63 @@ func (u *uidlist) reserve(next uint32, modseq uint64) error {
 // errNeedsRewrite says that the file was written by another program and must be written whole.
 var errNeedsRewrite = errors.New("the UID list must be rewritten")
 
-// append adds entries at the end, not yet synced: flush does that.
-func (u *uidlist) append(entries []uidEntry) error {
-	unlock, err := u.lock()
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	f, err := os.OpenFile(u.path, os.O_WRONLY|os.O_APPEND, 0)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return err
+// append adds entries at the end, not yet synced: flush does that. It begins a burst, which its owner ends after
+// uidlistBurst, if none is on.
+func (u *uidlist) append(entries []uidEntry) (began bool, err error) {
+	began = u.burst == nil
+	if began {
+		if err := u.beginBurst(); err != nil {
+			return false, err
+		}
 	}
 	buf := make([]byte, 0, 100*len(entries))
 	for _, e := range entries {
 		buf = appendUIDLine(buf, e)
 	}
-	if n, err := f.Write(buf); err != nil {
-		if n > 0 { // half a line would damage the next one
-			f.Truncate(st.Size())
-		}
+	n, err := u.burst.file.Write(buf)
+	if err == nil {
+		u.burst.size += int64(n)
+		u.lines += len(entries)
+		u.unsaved = true
+		err = u.restamp(u.burst.file)
+	} else if n > 0 { // half a line would damage the next one
+		u.burst.file.Truncate(u.burst.size)
+	}
+	if err != nil {
+		u.endBurst()
+		return false, err
+	}
+	return began, nil
+}
+
+// beginBurst locks and opens the list.
+func (u *uidlist) beginBurst() error {
+	unlock, err := u.lock()
+	if err != nil {
 		return err
 	}
-	u.lines += len(entries)
-	u.unsaved = true
-	return u.restamp(f)
+	f, err := os.OpenFile(u.path, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		unlock()
+		return err
+	}
+	st, err := f.Stat()
+	if err != nil {
+		f.Close()
+		unlock()
+		return err
+	}
+	u.burst = &listBurst{f, st.Size(), unlock}
+	return nil
+}
+
+// endBurst lets other programs have the list; harmless when there is no burst.
+func (u *uidlist) endBurst() {
+	if u.burst != nil {
+		u.burst.file.Close()
+		u.burst.unlock()
+		u.burst = nil
+	}
 }
 
 // rewrite replaces the file.

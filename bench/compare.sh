@@ -3,17 +3,19 @@
 # loopback, every message durable on disk. Prints one table. Needs root and Go; the Debian packages are installed if they
 # are missing. Nothing of the system's own Dovecot or Postfix is used but their programs, and nothing is left behind.
 #
-#   bench/compare.sh [-quick] [-n MESSAGES] [-big MESSAGES] [-rounds N]
+#   bench/compare.sh [-quick] [-n MESSAGES] [-big MESSAGES] [-rounds N] [-only "PART …"]
 #
 #   -n       messages in the mailbox that is read and changed    10,000
 #   -big     messages in the large mailbox                      100,000
 #   -rounds  turns of each server; the median counts                  3
 #   -quick   1,000, 10,000 and 1
+#   -only    these of the parts: open first read login pop3 change append smtp notice size loop sessions
 #
 # The work takes some five minutes and 2 GB below TMPDIR (else /var/tmp), whose file system is the one that is measured.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+parts="open first read login pop3 change append smtp notice size loop sessions"
 messages=10000 big=100000 rounds=3 samples=5 deliveries=400 appends=200 notices=50 sessions=500
 while [ $# -gt 0 ]; do
 	case $1 in
@@ -21,6 +23,7 @@ while [ $# -gt 0 ]; do
 	-n) messages=$2; shift ;;
 	-big) big=$2; shift ;;
 	-rounds) rounds=$2; shift ;;
+	-only) parts=$2; shift ;;
 	*) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 	esac
 	shift
@@ -106,11 +109,13 @@ measure() { # SIDE PART …: adds to its results
 		-user bench@$domain -big big@$domain -small small@$domain -post post@$domain -crowd "u%d@$domain" -pids "$pids" \
 		-samples $samples -deliveries $deliveries -appends $appends -notices $notices -sessions $sessions "$@"
 }
-both() { # PART …: in turns
+wanted() { [[ " $parts " = *" $1 "* ]]; }
+both() { # PART: in turns
 	local side
+	wanted "$1" || return 0
 	for side in ours theirs; do
 		turn $side
-		measure $side "$@" >>"$work/$side.txt"
+		measure $side "$1" >>"$work/$side.txt"
 	done
 }
 
@@ -222,7 +227,7 @@ open_big() { # SIDE NAME
 	measure "$1" open | sed "s/^open /open_$2 /" >>"$work/$1.txt"
 	for name in $(members "$1"); do "$bench" settle "${pid[$name]}"; done
 }
-for _ in $(seq "$rounds"); do
+for _ in $(wanted open && seq "$rounds"); do
 	for how in bare no_index restart; do
 		for side in ours theirs; do
 			[ $how = restart ] || forget $side $how
@@ -242,13 +247,14 @@ tls_ours=$(measure ours tls) tls_theirs=$(measure theirs tls)
 both first
 for _ in $(seq "$rounds"); do
 	for part in read login pop3 change append smtp notice size; do both $part; done
+	wanted loop || continue
 	for name in ours dovecot postfix; do signal STOP $name; done
 	"$bench" loop -n $((2 * deliveries)) "$work" >>"$work/ours.txt"
 done
 stop ours postfix dovecot
 
 # Memory: of servers that have done nothing else.
-for side in ours theirs; do
+for side in $(wanted sessions && echo ours theirs); do
 	start $side
 	measure $side sessions >>"$work/$side.txt"
 	stop $(members $side)
