@@ -62,7 +62,7 @@ type Folder struct {
 	views map[*View]struct{}
 	told  bool // views are to be told when the lock is given back
 
-	dirty    map[imap.UID]struct{} // not in the index yet
+	dirty    []imap.UID // not in the index yet; some perhaps twice, in any order
 	allDirty bool
 	metaOld  bool
 	expunged []expungeRecord
@@ -70,7 +70,12 @@ type Folder struct {
 	unlisted bool            // the UID list lacks some of the messages
 	indexGen int
 
+	settling bool       // there is a flag journal, or is about to be
+	settler  bool       // a goroutine renames the pending files
+	pending  []imap.UID // ascending: their files lack the flags that the journal has given them
+
 	watched bool
+	hushed  bool // notices of cur/ are off during a large change of our own
 	events  folderEvents
 }
 
@@ -84,7 +89,7 @@ type flagChange struct {
 const changesKept = 50000
 
 func newFolder(d *Maildrop, dir string, ix *index) *Folder {
-	f := &Folder{drop: d, store: d.store, index: ix, dir: dir, views: make(map[*View]struct{}), dirty: make(map[imap.UID]struct{})}
+	f := &Folder{drop: d, store: d.store, index: ix, dir: dir, views: make(map[*View]struct{})}
 	f.path = filepath.Join(d.dir, dir)
 	f.list.path, f.list.owner = filepath.Join(f.path, uidlistName), d.store.lockOwner
 	f.indexGen = ix.generation()
@@ -476,9 +481,15 @@ func syncFile(path string) error {
 }
 
 // markDirty notes that the index lacks the message's present state.
-func (f *Folder) markDirty(uid imap.UID) {
+func (f *Folder) markDirty(uid imap.UID) { f.markAllDirty([]imap.UID{uid}) }
+
+// markAllDirty is markDirty of many.
+func (f *Folder) markAllDirty(uids []imap.UID) {
 	if !f.allDirty {
-		f.dirty[uid] = struct{}{}
+		if f.dirty = append(f.dirty, uids...); len(f.dirty) > 2*len(f.msgs)+1000 {
+			slices.Sort(f.dirty)
+			f.dirty = slices.Compact(f.dirty)
+		}
 	}
 	f.metaOld = true
 	f.drop.wakeIndex()
@@ -489,9 +500,7 @@ func (f *Folder) noteFlags(modseq uint64, uids []imap.UID) {
 	if len(uids) == 0 {
 		return
 	}
-	for _, uid := range uids {
-		f.markDirty(uid)
-	}
+	f.markAllDirty(uids)
 	f.changes = append(f.changes, flagChange{modseq, uids})
 	f.changedUIDs += len(uids)
 	for f.changedUIDs > changesKept && len(f.changes) > 0 {
@@ -571,7 +580,6 @@ func (f *Folder) remove(idx []int) (uint64, error) {
 		if f.byBase != nil {
 			delete(f.byBase, m.base)
 		}
-		delete(f.dirty, m.UID)
 		f.expunged = append(f.expunged, expungeRecord{m.UID, modseq})
 	}
 	f.uids, f.msgs = uids, msgs
@@ -688,7 +696,7 @@ func (f *Folder) takeBatch(indexGen int) (folderBatch, bool) {
 	if indexGen != f.indexGen { // the index was lost meanwhile
 		f.indexGen, f.allDirty = indexGen, true
 	}
-	if f.gone || !f.metaOld && !f.allDirty {
+	if f.gone || !f.metaOld && !f.allDirty || f.settling { // the index has flags that file names have; endJournal asks anew
 		return folderBatch{}, false
 	}
 	return f.batch(false), true
@@ -705,8 +713,9 @@ func (f *Folder) batch(clean bool) folderBatch {
 	if f.allDirty {
 		b.puts = append([]Msg(nil), f.msgs...)
 	} else {
+		slices.Sort(f.dirty)
 		hint := 0
-		for _, uid := range sortedUIDs(f.dirty) {
+		for _, uid := range slices.Compact(f.dirty) {
 			if i := f.find(uid, hint); i >= 0 {
 				b.puts = append(b.puts, f.msgs[i])
 				hint = i + 1
@@ -724,17 +733,8 @@ func (f *Folder) batch(clean bool) folderBatch {
 		b.meta.LogFloor = f.modseq
 		f.logFloor = f.modseq
 	}
-	f.dirty, f.allDirty, f.metaOld, f.expunged, f.saving = make(map[imap.UID]struct{}), false, false, nil, f.expunged
+	f.dirty, f.allDirty, f.metaOld, f.expunged, f.saving = nil, false, false, nil, f.expunged
 	return b
-}
-
-func sortedUIDs(set map[imap.UID]struct{}) []imap.UID {
-	uids := make([]imap.UID, 0, len(set))
-	for uid := range set {
-		uids = append(uids, uid)
-	}
-	slices.Sort(uids)
-	return uids
 }
 
 // batchWritten is called after a write. When it failed the index gets everything anew next time, and its log of removals
@@ -757,6 +757,14 @@ func (f *Folder) putAway() (folderBatch, bool) {
 	defer f.unlock()
 	if f.gone {
 		return folderBatch{}, false
+	}
+	if f.settling {
+		if err := f.settleAll(); err != nil { // the journal says it all when the folder is loaded again
+			f.drop.log.Warn("files not renamed", "folder", f.dir, "error", err)
+			f.unwatch()
+			f.gone, f.told = true, true
+			return folderBatch{}, false
+		}
 	}
 	if f.list.lines > len(f.msgs)+len(f.msgs)/4+100 && !f.list.changed() {
 		if err := f.rewriteList(); err != nil {

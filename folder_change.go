@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/emersion/go-imap/v2"
@@ -61,162 +60,39 @@ func (f *Folder) flagBits(flags []imap.Flag, create bool) (Flags, uint64, error)
 	return sys, keywords, nil
 }
 
-// SetFlags changes the flags of the UIDs (ascending) as one batch: the files are renamed, all changed messages get one new
-// modseq, every session is told. Messages whose modseq is above unchangedSince are left alone and given back in modified
-// (RFC 7162 §3.1.3). Those that are gone are skipped; a message whose flags were so already keeps its modseq and is not in
-// changed. ErrKeywords when a new keyword finds no room.
-func (f *Folder) SetFlags(uids []imap.UID, op FlagOp, flags []imap.Flag, unchangedSince uint64) (changed, modified []imap.UID, modseq uint64, err error) {
-	f.mu.Lock()
-	if err = f.usable(); err == nil {
-		changed, modified, modseq, err = f.setFlags(uids, op, flags, unchangedSince)
-	}
-	path := f.path
-	f.unlock()
-	if len(changed) > 0 {
-		if serr := f.store.syncs.Sync(filepath.Join(path, "cur")); err == nil && serr != nil {
-			err = fmt.Errorf("changing flags: %w", serr)
-		}
-	}
-	return changed, modified, modseq, diskError(err)
-}
-
-func (f *Folder) setFlags(uids []imap.UID, op FlagOp, flags []imap.Flag, unchangedSince uint64) (changed, modified []imap.UID, modseq uint64, err error) {
-	sys, keywords, err := f.flagBits(flags, op != FlagsRemove)
-	if err != nil {
-		return nil, nil, 0, err
-	}
-	hint := 0
-	for _, uid := range uids {
-		i := f.find(uid, hint)
-		if i < 0 {
-			continue
-		}
-		hint = i + 1
-		m := &f.msgs[i]
-		if m.ModSeq > unchangedSince {
-			modified = append(modified, uid)
-			continue
-		}
-		nf, nk := combine(m, op, sys, keywords)
-		if nf == m.Flags && nk == m.Keywords {
-			continue
-		}
-		if modseq == 0 {
-			if modseq, err = f.nextModSeq(); err != nil {
-				break
-			}
-		}
-		if err = f.rename(uid, nf, nk); errors.Is(err, ErrExpunged) {
-			err = nil
-			continue
-		}
-		if err != nil {
-			break
-		}
-		if i = f.find(uid, i); i >= 0 {
-			f.msgs[i].ModSeq = modseq
-			changed = append(changed, uid)
-		}
-	}
-	if len(changed) > 0 {
-		f.stamp()
-		f.noteFlags(modseq, changed)
-	}
-	return changed, modified, modseq, err
-}
-
-func combine(m *Msg, op FlagOp, sys Flags, keywords uint64) (Flags, uint64) {
-	switch op {
-	case FlagsAdd:
-		return m.Flags | sys, m.Keywords | keywords
-	case FlagsRemove:
-		return m.Flags &^ sys, m.Keywords &^ keywords
-	default:
-		return sys, keywords
-	}
-}
-
-// rename gives the file of a message the letters of its new flags. When another program has renamed it meanwhile, the
-// directory is read and it is tried again; ErrExpunged when it is gone.
-func (f *Folder) rename(uid imap.UID, flags Flags, keywords uint64) error {
-	for try := 0; ; try++ {
-		i := f.find(uid, 0)
-		if i < 0 {
-			return ErrExpunged
-		}
-		m := &f.msgs[i]
-		_, letters, other := parseInfo(m.info)
-		letters &^= f.nameMask()
-		info := formatInfo(flags, letters|uint32(keywords&(1<<maxFileKeywords-1)), other)
-		from := filepath.Join(f.path, m.subdir(), m.fileName())
-		if info != m.info || m.place == placeNew {
-			err := os.Rename(from, filepath.Join(f.path, "cur", m.base+info))
-			if errors.Is(err, fs.ErrNotExist) && try < 3 {
-				if err := f.scan(true, true, nil); err != nil {
-					return err
-				}
-				continue
-			}
-			if err != nil {
-				return fmt.Errorf("renaming a message: %w", err)
-			}
-		}
-		f.count(m, -1)
-		m.Flags, m.Keywords, m.info, m.place = flags, keywords, info, 0
-		f.count(m, 1)
-		return nil
-	}
-}
-
-// nameMask has the letters that dovecot-keywords names; other letters in file names are kept as they are.
-func (f *Folder) nameMask() uint32 {
-	var mask uint32
-	for i, name := range f.keywords.names {
-		if i < maxFileKeywords && name != "" {
-			mask |= 1 << i
-		}
-	}
-	return mask
-}
-
 // Expunge removes those of the UIDs (ascending; nil: all messages) that have \Deleted when onlyDeleted, else all of them.
 // It gives the removed UIDs and the modseq of the removal (0: nothing was removed).
 func (f *Folder) Expunge(uids []imap.UID, onlyDeleted bool) (removed []imap.UID, modseq uint64, err error) {
+	var changed [2]bool
 	f.mu.Lock()
 	if err = f.usable(); err == nil {
-		removed, modseq, err = f.expunge(uids, onlyDeleted)
+		removed, modseq, changed, err = f.expunge(uids, onlyDeleted)
 	}
-	path := f.path
 	f.unlock()
-	if len(removed) > 0 {
-		for _, sub := range [...]string{"cur", "new"} {
-			if serr := f.store.syncs.Sync(filepath.Join(path, sub)); err == nil && serr != nil {
-				err = fmt.Errorf("removing messages: %w", serr)
-			}
+	for place, changed := range changed {
+		if !changed {
+			continue
+		}
+		sub := (&Msg{place: uint8(place)}).subdir()
+		if serr := f.durable(func(path string) error { return f.store.syncs.Sync(filepath.Join(path, sub)) }); err == nil && serr != nil {
+			err = fmt.Errorf("removing messages: %w", serr)
 		}
 	}
 	return removed, modseq, err
 }
 
-func (f *Folder) expunge(uids []imap.UID, onlyDeleted bool) ([]imap.UID, uint64, error) {
-	if uids == nil {
-		uids = f.uids
+// expunge also says which of cur/ and new/ it has changed, by Msg.place.
+func (f *Folder) expunge(uids []imap.UID, onlyDeleted bool) (removed []imap.UID, modseq uint64, changed [2]bool, failed error) {
+	idx := f.removable(uids, onlyDeleted)
+	if f.hush(len(idx)) {
+		defer f.listen()
 	}
-	var idx []int
-	var removed []imap.UID
-	var failed error
-	hint, rescan := 0, false
-	for _, uid := range uids {
-		i := f.find(uid, hint)
-		if i < 0 {
-			continue
-		}
-		hint = i + 1
+	dirs := folderDirs{path: f.path}
+	defer dirs.close()
+	gone, rescan := idx[:0], false
+	for _, i := range idx {
 		m := &f.msgs[i]
-		if onlyDeleted && m.Flags&FlagDeleted == 0 {
-			continue
-		}
-		err := os.Remove(filepath.Join(f.path, m.subdir(), m.fileName()))
+		err := dirs.remove(m)
 		if errors.Is(err, fs.ErrNotExist) {
 			rescan = true // renamed or removed by another program
 			continue
@@ -225,13 +101,11 @@ func (f *Folder) expunge(uids []imap.UID, onlyDeleted bool) ([]imap.UID, uint64,
 			failed = fmt.Errorf("removing a message: %w", err)
 			break
 		}
-		idx = append(idx, i)
-		removed = append(removed, uid)
+		gone, removed, changed[m.place] = append(gone, i), append(removed, m.UID), true
 	}
-	var modseq uint64
-	if len(idx) > 0 {
+	if len(gone) > 0 {
 		var err error
-		if modseq, err = f.remove(idx); err != nil && failed == nil {
+		if modseq, err = f.remove(gone); err != nil && failed == nil {
 			failed = err
 		}
 		f.stamp()
@@ -239,7 +113,27 @@ func (f *Folder) expunge(uids []imap.UID, onlyDeleted bool) ([]imap.UID, uint64,
 	if rescan && failed == nil {
 		failed = f.scan(true, true, nil)
 	}
-	return removed, modseq, failed
+	return removed, modseq, changed, failed
+}
+
+// removable gives the indexes of those messages that Expunge is to remove.
+func (f *Folder) removable(uids []imap.UID, onlyDeleted bool) []int {
+	if uids == nil {
+		uids = f.uids
+	}
+	var idx []int
+	hint := 0
+	for _, uid := range uids {
+		i := f.find(uid, hint)
+		if i < 0 {
+			continue
+		}
+		hint = i + 1
+		if !onlyDeleted || f.msgs[i].Flags&FlagDeleted != 0 {
+			idx = append(idx, i)
+		}
+	}
+	return idx
 }
 
 // snapshot copies the state of all the UIDs, sizes known: ErrExpunged when one is missing.
@@ -250,6 +144,9 @@ func (f *Folder) snapshot(uids []imap.UID) ([]Msg, []string, error) {
 	f.mu.Lock()
 	defer f.unlock()
 	if err := f.usable(); err != nil {
+		return nil, nil, err
+	}
+	if err := f.settleThese(uids); err != nil { // what is copied has its name for good
 		return nil, nil, err
 	}
 	msgs := make([]Msg, 0, len(uids))
@@ -298,10 +195,9 @@ func (f *Folder) Move(uids []imap.UID, to *Folder) (dst []imap.UID, modseq uint6
 	}
 	f.mu.Lock()
 	modseq, err = f.forget(uids)
-	path := f.path
 	f.unlock()
 	if err == nil {
-		err = f.store.syncs.Sync(filepath.Join(path, "cur"))
+		err = f.syncCur()
 	}
 	return dst, modseq, diskError(err)
 }
@@ -349,12 +245,11 @@ func (f *Folder) receive(from *Folder, msgs []Msg, keywords []string, put func(f
 	source := from.location()
 	f.mu.Lock()
 	uids, err := f.receiveLocked(source, msgs, keywords, put, undo)
-	path := f.path
 	f.unlock()
 	if err != nil || len(uids) == 0 {
 		return uids, err
 	}
-	return uids, f.store.syncs.Sync(filepath.Join(path, "cur"))
+	return uids, f.syncCur()
 }
 
 func (f *Folder) location() string {
@@ -369,6 +264,9 @@ func (f *Folder) receiveLocked(source string, msgs []Msg, keywords []string, put
 	}
 	if err := f.reserveUIDs(len(msgs)); err != nil {
 		return nil, err
+	}
+	if f.hush(len(msgs)) {
+		defer f.listen()
 	}
 	mapped := make(map[uint64]uint64)
 	placed := make([]Msg, 0, len(msgs))
@@ -539,6 +437,21 @@ func (f *Folder) adoptFlagged(in *Incoming, flags []imap.Flag, last bool) (strin
 	return m.fileName(), nil
 }
 
+// moveToCur moves files from new/ to cur/; one that cannot be moved stays where it is.
+func (f *Folder) moveToCur(uids []imap.UID) {
+	if f.hush(len(uids)) {
+		defer f.listen()
+	}
+	r := renamer{f: f, dirs: folderDirs{path: f.path}}
+	defer r.dirs.close()
+	for _, uid := range uids {
+		if err := r.rename(uid, flagDelta{op: FlagsAdd}); err == nil {
+			f.markDirty(uid)
+		}
+	}
+	f.stamp()
+}
+
 // claimRecent gives a session the messages that have been \Recent to nobody yet, and moves their files from new/ to cur/,
 // as the Maildir convention has it for mail that was seen in a list.
 func (f *Folder) claimRecent() (from, to imap.UID) {
@@ -549,19 +462,14 @@ func (f *Folder) claimRecent() (from, to imap.UID) {
 	from, to = f.uids[first], f.uids[len(f.uids)-1]
 	f.recent = to
 	f.metaOld = true
-	moved := false
-	for _, uid := range slices.Clone(f.uids[first:]) {
-		i := f.find(uid, first)
-		if i < 0 || f.msgs[i].place != placeNew {
-			continue
-		}
-		if err := f.rename(uid, f.msgs[i].Flags, f.msgs[i].Keywords); err == nil {
-			f.markDirty(uid)
-			moved = true
+	var fresh []imap.UID
+	for i := first; i < len(f.msgs); i++ {
+		if f.msgs[i].place == placeNew {
+			fresh = append(fresh, f.msgs[i].UID)
 		}
 	}
-	if moved {
-		f.stamp()
+	if len(fresh) > 0 {
+		f.moveToCur(fresh)
 	}
 	f.drop.wakeIndex()
 	return from, to

@@ -40,9 +40,16 @@ func (f *Folder) load() error {
 	if known && len(msgs) == meta.Count && f.list.loadHeader() && f.list.head.validity == meta.Validity && f.list.stamp == (fileStamp{meta.ListSize, meta.ListMtime, meta.ListID}) {
 		f.takeIndexed(meta, msgs)
 		f.list.lines = max(len(msgs), int(meta.ListSize/100))
-		return f.loadChanged(meta)
+		err := f.loadChanged(meta)
+		if err == nil {
+			err = f.replayFlags(meta)
+		}
+		return err
 	}
-	return f.loadListed(meta, msgs, known)
+	if err := f.loadListed(meta, msgs, known); err != nil {
+		return err
+	}
+	return f.replayFlags(meta)
 }
 
 // takeIndexed takes over what the index says.
@@ -363,14 +370,21 @@ func (f *Folder) takeFlags(seen map[string]found) error {
 	}
 	var changed []imap.UID
 	var modseq uint64
+	pending := f.pending
 	for i := range f.msgs {
 		m := &f.msgs[i]
+		for len(pending) > 0 && pending[0] < m.UID {
+			pending = pending[1:]
+		}
 		at, ok := seen[m.base]
 		if !ok || at.info == m.info && at.place == m.place {
 			continue
 		}
 		flags, letters, _ := parseInfo(at.info)
 		keywords := m.Keywords&^(1<<maxFileKeywords-1) | f.namedLetters(letters)
+		if len(pending) > 0 && pending[0] == m.UID {
+			flags, keywords = f.mergePending(m, flags, keywords)
+		}
 		same := flags == m.Flags && keywords == m.Keywords
 		if !same && modseq == 0 {
 			var err error

@@ -268,25 +268,3 @@ func (s *imapSession) appendFetchFlags(b []byte, seq uint32, m *Msg, flags bool)
 	}
 	return append(b, ")\r\n"...)
 }
-
-// mergeUIDs gives the ascending union of two ascending lists.
-func mergeUIDs(a, b []imap.UID) []imap.UID {
-	if len(a) == 0 {
-		return b
-	}
-	if len(b) == 0 {
-		return a
-	}
-	all := make([]imap.UID, 0, len(a)+len(b))
-	for len(a) > 0 && len(b) > 0 {
-		switch {
-		case a[0] < b[0]:
-			all, a = append(all, a[0]), a[1:]
-		case a[0] > b[0]:
-			all, b = append(all, b[0]), b[1:]
-		default:
-			all, a, b = append(all, a[0]), a[1:], b[1:]
-		}
-	}
-	return append(append(all, a...), b...)
-}

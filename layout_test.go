@@ -30,9 +30,10 @@ const layout = `
 	foldername: mailstate mutf7
 	uidlist: maildir mailstate
 	keywords: maildir uidlist
+	flagjournal: maildir mailstate
 	subscriptions: foldername maildir uidlist
 	index: maildir mailstate uidlist
-	mailbox (delivery folder view watch incoming mailfile): address maildir mailstate foldername uidlist keywords subscriptions index
+	mailbox (delivery folder view watch incoming mailfile): address maildir mailstate foldername uidlist keywords flagjournal subscriptions index
 
 	tomlfile:
 	settings: naming tomlfile

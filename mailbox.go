@@ -27,6 +27,8 @@ const (
 	idleKeep = 5 * time.Minute
 	// indexDelay collects changes before the index is written.
 	indexDelay = time.Second
+	// defaultJournalFrom is how many files are renamed as fast as the journal is on disk.
+	defaultJournalFrom = 256
 	// tmpKeep is the age at which a file in tmp/ is what a crash left (the Maildir convention).
 	tmpKeep = 36 * time.Hour
 )
@@ -50,6 +52,7 @@ type Store struct {
 	watch             *watcher
 	buffers           sync.Pool // *bufio.Writer of messages that are being received
 	lockOwner         string    // "PID:HOST" for lock files
+	journalFrom       int       // from how many messages on a change of flags goes by the journal
 
 	mu      sync.Mutex
 	drops   map[string]*Maildrop
@@ -69,6 +72,7 @@ func OpenStore(cfg StoreConfig) (*Store, error) {
 		return nil, fmt.Errorf("opening the mail folder: %w", err)
 	}
 	s := &Store{mailDir: cfg.MailDir, indexDir: cfg.IndexDir, log: cfg.Log, now: cfg.Now, drops: make(map[string]*Maildrop), leaving: make(map[string]chan struct{})}
+	s.journalFrom = defaultJournalFrom
 	s.names = namer{host: safeHost(cfg.Host), now: cfg.Now}
 	s.watch = newWatcher(cfg.Log)
 	s.buffers.New = func() any { return bufio.NewWriterSize(nil, incomingBuffer) }

@@ -15,7 +15,7 @@ import (
 
 // Message is an open message, seen with CRLF line ends whatever its file has. Not safe for concurrent use.
 type Message struct {
-	file *os.File
+	file *plainFile
 	size int64
 	lf   bool // the file has lone LF, which become CRLF while it is read
 }
@@ -36,9 +36,9 @@ func (f *Folder) OpenMessage(uid imap.UID) (*Message, error) {
 		m := f.msgs[i]
 		path := filepath.Join(f.path, m.subdir(), m.fileName())
 		f.mu.Unlock()
-		file, err := os.Open(path)
+		file, err := openPlain(path)
 		if err == nil {
-			return f.opened(file, &m)
+			return f.opened(file, path, &m)
 		}
 		if !errors.Is(err, fs.ErrNotExist) || try >= 3 {
 			return nil, fmt.Errorf("opening a message: %w", err)
@@ -56,23 +56,23 @@ func (f *Folder) OpenMessage(uid imap.UID) (*Message, error) {
 }
 
 // opened checks the sizes that were known against the file and learns them if they do not fit.
-func (f *Folder) opened(file *os.File, m *Msg) (*Message, error) {
-	st, err := file.Stat()
+func (f *Folder) opened(file *plainFile, path string, m *Msg) (*Message, error) {
+	stored, err := file.size()
 	if err != nil {
 		file.Close()
 		return nil, fmt.Errorf("opening a message: %w", err)
 	}
 	size := m.Size
-	if size < 0 || m.stored != st.Size() {
-		size = crlfLength(file.Name(), st.Size())
+	if size < 0 || m.stored != stored {
+		size = crlfLength(path, stored)
 		f.mu.Lock()
 		if i := f.find(m.UID, 0); i >= 0 {
-			f.msgs[i].stored, f.msgs[i].Size = st.Size(), size
+			f.msgs[i].stored, f.msgs[i].Size = stored, size
 			f.markDirty(m.UID)
 		}
 		f.mu.Unlock()
 	}
-	return &Message{file: file, size: size, lf: size != st.Size()}, nil
+	return &Message{file: file, size: size, lf: size != stored}, nil
 }
 
 // crlfLength reads a file to know its length with CRLF line ends; stored is given back when it cannot be read.

@@ -42,10 +42,61 @@ func TestCrashChild(t *testing.T) {
 			f.SetFlags([]imap.UID{uid}, FlagsAdd, []imap.Flag{imap.FlagSeen, "Work"}, NoUnchangedSince)
 			fmt.Printf("modseq %d\n", f.highestModSeq())
 		}
+		if n%4 == 3 {
+			markMany(f, uids[max(0, len(uids)-10):], n%8 == 3)
+		}
 		if n%7 == 6 {
 			fmt.Printf("removing %d\n", uid)
 			f.Expunge([]imap.UID{uid}, false)
 			fmt.Printf("gone %d\n", uid)
+		}
+	}
+}
+
+// markMany sets or takes away \Answered of many messages at once, and says it before and after.
+func markMany(f *Folder, uids []imap.UID, on bool) {
+	op, first, last := FlagsRemove, uids[0], uids[len(uids)-1]
+	if on {
+		op = FlagsAdd
+	}
+	fmt.Printf("marking %d %d\n", first, last)
+	if _, _, _, err := f.SetFlags(uids, op, []imap.Flag{imap.FlagAnswered}, NoUnchangedSince); err == nil {
+		fmt.Printf("marked %d %d %t\n", first, last, on)
+	}
+}
+
+// markedUIDs is what such lines have promised: a UID that is not in it may be marked or not.
+type markedUIDs map[imap.UID]bool
+
+// take takes a line in; false when it is of another kind.
+func (m markedUIDs) take(line string) bool {
+	var first, last imap.UID
+	var on bool
+	if n, _ := fmt.Sscanf(line, "marking %d %d", &first, &last); n == 2 {
+		for uid := first; uid <= last; uid++ {
+			delete(m, uid)
+		}
+		return true
+	}
+	if n, _ := fmt.Sscanf(line, "marked %d %d %t", &first, &last, &on); n == 3 {
+		for uid := first; uid <= last; uid++ {
+			m[uid] = on
+		}
+		return true
+	}
+	return false
+}
+
+// check compares with a folder; what is gone is gone.
+func (m markedUIDs) check(t *testing.T, f *Folder) {
+	t.Helper()
+	msgs, err := f.Messages(nil, f.allUIDs(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range msgs {
+		if on, promised := m[msgs[i].UID]; promised && on != (msgs[i].Flags&FlagAnswered != 0) {
+			t.Errorf("UID %d: marked as answered should be %v", msgs[i].UID, on)
 		}
 	}
 }
@@ -59,12 +110,16 @@ func TestKill(t *testing.T) {
 	dir := t.TempDir()
 	promised := map[imap.UID]string{}
 	gone := map[imap.UID]bool{}
+	marked := markedUIDs{}
 	var modseq uint64
 	var validity uint32
 	for round := range 6 {
 		runAndKill(t, dir, time.Duration(60+round*45)*time.Millisecond, func(line string) {
 			var n uint64
 			var v, uid uint32
+			if marked.take(line) {
+				return
+			}
 			if k, _ := fmt.Sscanf(line, "removing %d", &uid); k == 1 {
 				delete(promised, imap.UID(uid)) // from here on it may be there or not
 			} else if k, _ := fmt.Sscanf(line, "modseq %d", &n); k == 1 {
@@ -101,6 +156,7 @@ func TestKill(t *testing.T) {
 				t.Fatalf("round %d: removed UID %d is back: %v", round, uid, err)
 			}
 		}
+		marked.check(t, f)
 		if now := f.highestModSeq(); now < modseq {
 			t.Fatalf("round %d: modseq went back from %d to %d", round, modseq, now)
 		}
@@ -108,7 +164,7 @@ func TestKill(t *testing.T) {
 		d.Release()
 		s.Close()
 	}
-	t.Logf("%d messages promised, %d removed", len(promised), len(gone))
+	t.Logf("%d messages promised, %d removed, %d flags", len(promised), len(gone), len(marked))
 }
 
 func runAndKill(t *testing.T, dir string, after time.Duration, line func(string)) {

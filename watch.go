@@ -4,6 +4,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,6 +21,10 @@ const (
 	eventDelay = 10 * time.Millisecond
 	// eventNames bounds the names that are looked at one by one; beyond it the directories are read.
 	eventNames = 1000
+	// hushFrom is from how many changes of our own on notices may be off meanwhile, hushDelay the time until the directory
+	// is read after it: what others did could not be noticed.
+	hushFrom  = 200
+	hushDelay = time.Second
 )
 
 // watcher hands the notices to the folders.
@@ -77,8 +83,10 @@ func (w *watcher) run(fs *fsnotify.Watcher) {
 			if e.Op == fsnotify.Chmod || e.Op == fsnotify.Write {
 				continue
 			}
-			if f := w.folder(filepath.Dir(e.Name)); f != nil {
-				f.noteEvent(e.Name)
+			if i := strings.LastIndexByte(e.Name, filepath.Separator); i > 0 {
+				if f := w.folder(e.Name[:i]); f != nil {
+					f.noteEvent(e.Name, e.Has(fsnotify.Create))
+				}
 			}
 		case _, ok := <-fs.Errors:
 			if !ok {
@@ -99,7 +107,7 @@ func (w *watcher) all() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, f := range w.folders {
-		f.noteEvent("")
+		f.noteLostEvents(eventDelay)
 	}
 }
 
@@ -116,32 +124,43 @@ func (w *watcher) close() {
 // folderEvents collects a folder's notices.
 type folderEvents struct {
 	mu    sync.Mutex
-	names map[string]struct{}
+	names map[string]bool // path -> the last notice says that it is there
 	lost  bool
 	timer *time.Timer
 	poll  *time.Timer
 }
 
-// noteEvent may be called at any time; "" means that notices were lost.
-func (f *Folder) noteEvent(path string) {
+// noteEvent may be called at any time: a file has got the path, or no longer has it.
+func (f *Folder) noteEvent(path string, there bool) {
 	e := &f.events
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if path == "" || len(e.names) >= eventNames {
+	if len(e.names) >= eventNames {
 		e.lost, e.names = true, nil
 	} else if !e.lost {
 		if e.names == nil {
-			e.names = make(map[string]struct{})
+			e.names = make(map[string]bool)
 		}
-		e.names[path] = struct{}{}
+		e.names[path] = there
 	}
 	if e.timer == nil {
 		e.timer = time.AfterFunc(eventDelay, f.takeEvents)
 	}
 }
 
-// takeEvents looks at the names that were noticed. Those that our own changes explain cost a look-up each; if one is left,
-// the directories are read.
+// noteLostEvents lets the directories be read after a while: notices were lost.
+func (f *Folder) noteLostEvents(after time.Duration) {
+	e := &f.events
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.lost, e.names = true, nil
+	if e.timer == nil {
+		e.timer = time.AfterFunc(after, f.takeEvents)
+	}
+}
+
+// takeEvents looks at the names that were noticed. If one of them is not explained by our own changes, the directories are
+// read.
 func (f *Folder) takeEvents() {
 	e := &f.events
 	e.mu.Lock()
@@ -160,27 +179,53 @@ func (f *Folder) takeEvents() {
 	}
 }
 
-// unexplained says whether one of the paths is not as the folder has it.
-func (f *Folder) unexplained(paths map[string]struct{}) bool {
+// unexplained says whether one of the paths is not as the folder has it. Only a path whose last notice says so is looked
+// at: notices come late, and the folder may have changed it again.
+func (f *Folder) unexplained(paths map[string]bool) bool {
 	known := f.baseIndex()
-	for path := range paths {
+	for path, there := range paths {
 		dir, name := filepath.Split(path)
 		if name == "" || name[0] == '.' {
 			continue
 		}
 		base, info := splitName(name)
-		_, err := os.Lstat(path)
-		exists := err == nil
 		i := -1
 		if uid, ok := known[base]; ok {
 			i = f.find(uid, 0)
 		}
 		ours := i >= 0 && f.msgs[i].info == info && filepath.Base(dir) == f.msgs[i].subdir()
-		if exists != ours {
+		if there == ours {
+			continue
+		}
+		if _, err := os.Lstat(path); (err == nil) != ours {
 			return true
 		}
 	}
 	return false
+}
+
+// hush turns the notices of cur/ off before so large a change of our own that looking at each of its notices costs more
+// than reading the directory once, which listen has done. false: they stay on, or are off already.
+func (f *Folder) hush(changes int) bool {
+	// Where watching a directory is to open all of its files, notices stay on.
+	if runtime.GOOS != "linux" || !f.watched || f.hushed || changes < hushFrom || changes < len(f.msgs)/4 {
+		return false
+	}
+	f.store.watch.remove(filepath.Join(f.path, "cur"), f)
+	f.watched, f.hushed = false, true
+	return true
+}
+
+// listen turns the notices on again.
+func (f *Folder) listen() {
+	if !f.hushed {
+		return
+	}
+	f.hushed = false
+	if !f.gone {
+		f.watchDirs()
+		f.noteLostEvents(hushDelay)
+	}
 }
 
 // watchDirs starts to watch the folder's directories.
