@@ -31,7 +31,9 @@ type deadlineConn struct {
 	closing bool
 	cut     bool // nothing more is read
 	eof     bool // the peer has ended its side, or is lost
-	closed  sync.Once
+
+	readEnd, writeEnd time.Time // the deadlines as they were last set
+	closed            sync.Once
 }
 
 // writeChunk is how much has to be taken by the client within limits.Write.
@@ -68,6 +70,7 @@ func (d *deadlineConn) shutdown() {
 	defer d.mu.Unlock()
 	d.closing = true
 	if !d.busy {
+		d.readEnd = time.Time{}
 		_ = d.SetReadDeadline(time.Unix(1, 0)) // fails only when it is closed already
 	}
 }
@@ -77,7 +80,7 @@ func (d *deadlineConn) shutdown() {
 func (d *deadlineConn) stopReading() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.cut = true
+	d.cut, d.readEnd = true, time.Time{}
 	_ = d.SetReadDeadline(time.Unix(1, 0)) // fails only when it is closed already
 }
 
@@ -96,7 +99,19 @@ func (d *deadlineConn) startRead() error {
 		grace := d.limits.Slack + time.Duration(d.bytes/d.limits.MinRate)*time.Second
 		deadline = earlier(deadline, d.started.Add(grace))
 	}
-	return d.SetReadDeadline(earlier(deadline, d.end))
+	deadline = earlier(deadline, d.end)
+	if slides(d.readEnd, deadline, d.idle) {
+		return nil
+	}
+	d.readEnd = deadline
+	return d.SetReadDeadline(deadline)
+}
+
+// slides says that a deadline that is set needs not be moved yet: moving one costs more than a short read, and a client's
+// silence may end it up to a second, or a 64th of the limit, sooner.
+func slides(set, deadline time.Time, limit time.Duration) bool {
+	late := deadline.Sub(set)
+	return !set.IsZero() && late >= 0 && late < min(time.Second, limit/64)
 }
 
 // earlier gives the earlier of two times; a zero end is none.
@@ -154,7 +169,12 @@ func (d *deadlineConn) startWrite() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.started = time.Time{}
-	return d.SetWriteDeadline(earlier(time.Now().Add(d.limits.Write), d.end))
+	deadline := earlier(time.Now().Add(d.limits.Write), d.end)
+	if slides(d.writeEnd, deadline, d.limits.Write) {
+		return nil
+	}
+	d.writeEnd = deadline
+	return d.SetWriteDeadline(deadline)
 }
 
 // Close closes the connection. A close with unread input would make the kernel

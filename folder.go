@@ -251,6 +251,13 @@ func (f *Folder) allUIDs() []imap.UID {
 	return f.uids
 }
 
+// Has says whether a message is there.
+func (f *Folder) Has(uid imap.UID) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return !f.gone && f.find(uid, 0) >= 0
+}
+
 // Messages copies the present state of those of the UIDs (ascending) that exist into dst[:0]. Ask for some hundreds at a
 // time. full makes Size and Date known, for which it may have to look at files; without it they may be unset.
 func (f *Folder) Messages(dst []Msg, uids []imap.UID, full bool) ([]Msg, error) {
@@ -340,7 +347,7 @@ func (m *Msg) unlearned() bool { return m.Size < 0 || m.Date == dateUnknown }
 
 // lookUp learns date and sizes from the file, if it is there.
 func (m *Msg) lookUp(folder string) {
-	path := filepath.Join(folder, m.subdir(), m.fileName())
+	path := m.pathIn(folder)
 	st, err := os.Stat(path)
 	if err != nil {
 		return

@@ -274,7 +274,7 @@ func (f *Folder) receiveLocked(source string, msgs []Msg, keywords []string, put
 	var err error
 	for i := range msgs {
 		m := msgs[i]
-		from := filepath.Join(source, m.subdir(), m.fileName())
+		from := m.pathIn(source)
 		if m.Keywords, err = f.mapKeywords(m.Keywords, keywords, mapped); err != nil {
 			break
 		}

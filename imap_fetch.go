@@ -5,6 +5,7 @@ package main
 // the cache; text comes straight from the file.
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +20,7 @@ const (
 	fetchArena    = 512 << 10 // bytes of cached values copied at a time, and one value more
 	fetchMaxItems = 1000      // items of one FETCH
 	fetchFlush    = 16 << 10  // bytes gathered before they go to the connection's buffer
+	fetchWhole    = 64 << 10  // bytes of a message that is read at once
 )
 
 // fetchKind is one kind of FETCH data item.
@@ -61,6 +63,7 @@ type fetchRequest struct {
 	tree          bool // the tree is needed
 	seen          bool // \Seen is set
 	file          bool // some section comes from the file
+	whole         bool // some section is all of the text
 	derived       bool // something of fetchDerived is needed
 }
 
@@ -91,6 +94,7 @@ func (q *fetchRequest) addSection(b *bodySection) {
 		return
 	}
 	q.file = true
+	q.whole = q.whole || len(b.path) == 0 && (b.kind == sectionBody || b.kind == sectionText)
 	if len(b.path) > 0 || b.kind != sectionBody {
 		q.cached, q.tree = true, true
 	}
@@ -295,6 +299,7 @@ type fetcher struct {
 	looked  int               // of msgs that copies has
 	seq     int               // sequence number of the last message found in the view
 	scratch []byte            // copyBuffer bytes, made at first use
+	text    []byte            // for the message in hand, up to fetchWhole bytes
 
 	derived map[CacheKind]map[imap.UID]string // of the batch, if q.derived
 
@@ -369,6 +374,7 @@ func (f *fetcher) batch(uids []imap.UID) error {
 	for i := range f.msgs {
 		if f.q.cached && i >= f.looked {
 			f.lookUp(i)
+			f.readMissing(i)
 		}
 		f.message(&f.msgs[i], i)
 		f.close()
@@ -500,7 +506,7 @@ func (f *fetcher) message(m *Msg, i int) {
 	if f.q.cached {
 		c = f.copies[i]
 	}
-	if !f.prepare(m.UID, &c) {
+	if !f.prepare(m, &c) {
 		return
 	}
 	start := len(f.buf)
@@ -550,7 +556,8 @@ func (f *fetcher) seqOf(uid imap.UID) uint32 {
 
 // prepare opens the file and reads the structure where that is needed. false
 // means that nothing can be said of the message.
-func (f *fetcher) prepare(uid imap.UID, c *cachedStructure) bool {
+func (f *fetcher) prepare(m *Msg, c *cachedStructure) bool {
+	uid := m.UID
 	if f.q.derived {
 		if err := f.deriveMissing(uid); err != nil {
 			f.fail(err)
@@ -563,7 +570,7 @@ func (f *fetcher) prepare(uid imap.UID, c *cachedStructure) bool {
 	}
 	var err error
 	if f.file == nil {
-		if f.file, err = f.folder.OpenMessage(uid); err != nil {
+		if f.file, err = f.open(m, missing); err != nil {
 			f.file = nil
 			f.fail(err)
 			return false
@@ -589,17 +596,34 @@ func (f *fetcher) prepare(uid imap.UID, c *cachedStructure) bool {
 	return true
 }
 
+// open opens a message, and reads it at once where all of it will be needed.
+func (f *fetcher) open(m *Msg, whole bool) (*Message, error) {
+	need := m.Size + 1
+	if !whole && !f.q.whole || need > fetchWhole {
+		return f.folder.OpenMessage(m.UID)
+	}
+	if int64(len(f.text)) < need {
+		f.text = make([]byte, min(need+4<<10, fetchWhole))
+	}
+	return f.folder.OpenMessageIn(m.UID, f.text)
+}
+
 // read reads the structure of the message in hand from its file.
 func (f *fetcher) read(uid imap.UID, c *cachedStructure) error {
 	value, err := readStructure(f.folder, uid, f.file)
 	if err != nil {
 		return err
 	}
+	f.take(value, c)
+	return nil
+}
+
+// take takes over a value that was just made.
+func (f *fetcher) take(value []byte, c *cachedStructure) {
 	*c, _ = parseStructure(value)
 	if f.s.rev2 && len(c.body2) > 0 {
 		c.body, c.structure = c.body2, c.struct2
 	}
-	return nil
 }
 
 // readStructure reads a message through, and keeps what it has learnt.
@@ -737,6 +761,10 @@ func (f *fetcher) buffer() []byte {
 // the file fail, blanks follow and the reply is NO.
 func (f *fetcher) copyBody(at span) {
 	f.flush()
+	if text, ok := f.file.Text(at.off, at.len); ok && bytes.IndexByte(text, 0) < 0 {
+		f.s.write(text)
+		return
+	}
 	buf := f.buffer()
 	r := f.file.Section(at.off, at.len)
 	for left := at.len; left > 0; {

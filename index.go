@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -8,9 +9,12 @@ import (
 	"hash/crc32"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -601,18 +605,17 @@ func (ix *index) savePending() error {
 	if len(batch) == 0 {
 		return nil
 	}
+	keys := slices.SortedFunc(maps.Keys(batch), cacheKey.compare) // a tree is filled in order at a fraction of the cost
 	err := ix.update(func(tx *bbolt.Tx) error {
-		for k, v := range batch {
-			if !ix.waits(k) { // its folder was deleted or renamed meanwhile
-				continue
+		for len(keys) > 0 {
+			n := 1
+			for n < len(keys) && keys[n].dir == keys[0].dir {
+				n++
 			}
-			b, err := folderBucket(tx, k.dir, true)
-			if b == nil || err != nil {
+			if err := ix.putDerived(tx, keys[:n], batch); err != nil {
 				return err
 			}
-			if err := b.Bucket(bucketCache).Put(cacheDBKey(k.kind, k.uid), sealed(v)); err != nil {
-				return err
-			}
+			keys = keys[n:]
 		}
 		return nil
 	})
@@ -625,6 +628,31 @@ func (ix *index) savePending() error {
 	}
 	ix.mu.Unlock()
 	return err
+}
+
+// putDerived writes the values of one folder.
+func (ix *index) putDerived(tx *bbolt.Tx, keys []cacheKey, batch map[cacheKey][]byte) error {
+	keys = slices.DeleteFunc(keys, func(k cacheKey) bool { return !ix.waits(k) }) // the folder was deleted or renamed
+	if len(keys) == 0 {
+		return nil
+	}
+	b, err := folderBucket(tx, keys[0].dir, true)
+	if b == nil || err != nil {
+		return err
+	}
+	cache := b.Bucket(bucketCache)
+	cache.FillPercent = 0.9
+	for _, k := range keys {
+		if err := cache.Put(cacheDBKey(k.kind, k.uid), sealed(batch[k])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// compare orders keys as the file does.
+func (k cacheKey) compare(other cacheKey) int {
+	return cmp.Or(strings.Compare(k.dir, other.dir), cmp.Compare(k.kind, other.kind), cmp.Compare(k.uid, other.uid))
 }
 
 func (ix *index) waits(k cacheKey) bool {

@@ -80,6 +80,11 @@ func (f *plainFile) ReadAt(p []byte, off int64) (int, error) {
 	return done, nil
 }
 
+// readOnce reads what one call of the system gives: all that is asked for, or what there is.
+func (f *plainFile) readOnce(p []byte, off int64) (int, error) {
+	return retryEINTR(func() (int, error) { return unix.Pread(f.fd, p, off) })
+}
+
 // size gives the length in bytes.
 func (f *plainFile) size() (int64, error) {
 	var st unix.Stat_t

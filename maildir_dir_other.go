@@ -47,6 +47,15 @@ func openPlain(path string) (*plainFile, error) {
 // ReadAt is io.ReaderAt.
 func (f *plainFile) ReadAt(p []byte, off int64) (int, error) { return f.file.ReadAt(p, off) }
 
+// readOnce reads all that is asked for, or what there is.
+func (f *plainFile) readOnce(p []byte, off int64) (int, error) {
+	n, err := f.file.ReadAt(p, off)
+	if err == io.EOF {
+		err = nil
+	}
+	return n, err
+}
+
 // size gives the length in bytes.
 func (f *plainFile) size() (int64, error) {
 	st, err := f.file.Stat()
@@ -58,5 +67,3 @@ func (f *plainFile) size() (int64, error) {
 
 // Close closes the file.
 func (f *plainFile) Close() error { return f.file.Close() }
-
-var _ io.ReaderAt = (*plainFile)(nil)

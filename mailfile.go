@@ -15,37 +15,33 @@ import (
 
 // Message is an open message, seen with CRLF line ends whatever its file has. Not safe for concurrent use.
 type Message struct {
-	file *plainFile
+	file *plainFile // nil when all of the text is in memory
+	text []byte
 	size int64
 	lf   bool // the file has lone LF, which become CRLF while it is read
 }
 
 // OpenMessage opens a message for reading: ErrExpunged when it is gone. Close it.
-func (f *Folder) OpenMessage(uid imap.UID) (*Message, error) {
+func (f *Folder) OpenMessage(uid imap.UID) (*Message, error) { return f.OpenMessageIn(uid, nil) }
+
+// OpenMessageIn is OpenMessage for somebody who wants all of the text: where it is shorter than buf it is read into it at
+// once, and buf belongs to the message until that is closed.
+func (f *Folder) OpenMessageIn(uid imap.UID, buf []byte) (*Message, error) {
 	for try := 0; ; try++ {
-		f.mu.Lock()
-		if f.gone {
-			f.mu.Unlock()
-			return nil, ErrNoFolder
+		m, path, err := f.messagePath(uid)
+		if err != nil {
+			return nil, err
 		}
-		i := f.find(uid, 0)
-		if i < 0 {
-			f.mu.Unlock()
-			return nil, ErrExpunged
-		}
-		m := f.msgs[i]
-		path := filepath.Join(f.path, m.subdir(), m.fileName())
-		f.mu.Unlock()
 		file, err := openPlain(path)
 		if err == nil {
-			return f.opened(file, path, &m)
+			return f.opened(file, path, &m, buf)
 		}
 		if !errors.Is(err, fs.ErrNotExist) || try >= 3 {
 			return nil, fmt.Errorf("opening a message: %w", err)
 		}
 		// Renamed since, by a session (then the next look has the new name) or by another program.
 		f.mu.Lock()
-		if j := f.find(uid, i); j >= 0 && f.msgs[j].fileName() == m.fileName() && f.msgs[j].place == m.place {
+		if i := f.find(uid, 0); i >= 0 && f.msgs[i].fileName() == m.fileName() && f.msgs[i].place == m.place {
 			err = f.scan(true, true, nil)
 		}
 		f.unlock()
@@ -55,8 +51,35 @@ func (f *Folder) OpenMessage(uid imap.UID) (*Message, error) {
 	}
 }
 
+// messagePath gives the present state of a message and where its file is.
+func (f *Folder) messagePath(uid imap.UID) (Msg, string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.gone {
+		return Msg{}, "", ErrNoFolder
+	}
+	i := f.find(uid, 0)
+	if i < 0 {
+		return Msg{}, "", ErrExpunged
+	}
+	return f.msgs[i], f.msgs[i].pathIn(f.path), nil
+}
+
+// pathIn is the path of the message's file in its folder.
+func (m *Msg) pathIn(folder string) string {
+	const slash = string(filepath.Separator)
+	return folder + slash + m.subdir() + slash + m.base + m.info
+}
+
 // opened checks the sizes that were known against the file and learns them if they do not fit.
-func (f *Folder) opened(file *plainFile, path string, m *Msg) (*Message, error) {
+func (f *Folder) opened(file *plainFile, path string, m *Msg, buf []byte) (*Message, error) {
+	if m.Size >= 0 && m.Size == m.stored && m.stored < int64(len(buf)) {
+		// One byte more is asked for: getting it, or less, shows that the file is not what it was.
+		if n, err := file.readOnce(buf[:m.stored+1], 0); err == nil && int64(n) == m.stored {
+			file.Close()
+			return &Message{text: buf[:n], size: m.Size}, nil
+		}
+	}
 	stored, err := file.size()
 	if err != nil {
 		file.Close()
@@ -93,12 +116,29 @@ func crlfLength(path string, stored int64) int64 {
 func (m *Message) Size() int64 { return m.size }
 
 // Close closes the file.
-func (m *Message) Close() error { return m.file.Close() }
+func (m *Message) Close() error {
+	if m.file == nil {
+		return nil
+	}
+	return m.file.Close()
+}
+
+// Text gives the text from off on, n bytes, if it is in memory and all there; it may be changed. The arguments are those
+// of Section.
+func (m *Message) Text(off, n int64) (text []byte, ok bool) {
+	if m.text == nil || off < 0 || n < 0 || off+n > m.size {
+		return nil, false
+	}
+	return m.text[off : off+n], true
+}
 
 // Section reads n bytes from off, both counted with CRLF line ends and cut to the message. Nothing is held whole.
 func (m *Message) Section(off, n int64) io.Reader {
 	off = min(max(off, 0), m.size)
 	n = min(max(n, 0), m.size-off)
+	if m.text != nil {
+		return bytes.NewReader(m.text[off : off+n])
+	}
 	if !m.lf {
 		return io.NewSectionReader(m.file, off, n)
 	}

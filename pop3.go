@@ -41,10 +41,12 @@ type pop3Session struct {
 	unlock func() // gives the one POP3 session of the maildrop back
 	inbox  *Folder
 	msgs   []pop3Message // message number = index+1, as at the login (RFC 1939 §3)
+	ahead  pop3Ahead
 }
 
 // pop3Message is a message of the session's maildrop.
 type pop3Message struct {
+	number  int
 	uid     imap.UID
 	size    int64 // octets with CRLF line ends
 	deleted bool
@@ -118,6 +120,7 @@ func (s *pop3Session) line(limit int) ([]byte, error) {
 			return nil, err
 		}
 		s.c.ReleaseBuffers()
+		s.readAhead()
 		if err := s.c.WaitInput(); err != nil {
 			return nil, err
 		}
@@ -197,6 +200,9 @@ func (s *pop3Session) authorization(verb, arg string) error {
 
 // transaction runs a command of the state after login (RFC 1939 §5).
 func (s *pop3Session) transaction(verb, arg string) error {
+	if verb != "RETR" && verb != "DELE" { // some delete each message that they have
+		s.ahead = pop3Ahead{}
+	}
 	switch verb {
 	case "STAT":
 		return s.stat()
@@ -396,7 +402,7 @@ func (s *pop3Session) load() error {
 			return err
 		}
 		for _, m := range batch {
-			s.msgs = append(s.msgs, pop3Message{uid: m.UID, size: m.Size, seen: m.Flags&FlagSeen != 0})
+			s.msgs = append(s.msgs, pop3Message{number: len(s.msgs) + 1, uid: m.UID, size: m.Size, seen: m.Flags&FlagSeen != 0})
 		}
 	}
 	return nil
@@ -443,31 +449,34 @@ func (s *pop3Session) stat() error {
 }
 
 func (s *pop3Session) list(arg string) error {
-	return s.listing(arg, func(m *pop3Message) string { return strconv.FormatInt(m.size, 10) })
+	return s.listing(arg, func(dst []byte, m *pop3Message) []byte { return strconv.AppendInt(dst, m.size, 10) })
 }
 
 // uidl gives Dovecot's default form of unique ids, so that clients of a maildrop
 // that comes from there do not fetch all again.
 func (s *pop3Session) uidl(arg string) error {
 	validity := s.inbox.UIDValidity()
-	return s.listing(arg, func(m *pop3Message) string { return fmt.Sprintf("%08x%08x", uint32(m.uid), validity) })
+	return s.listing(arg, func(dst []byte, m *pop3Message) []byte { return fmt.Appendf(dst, "%08x%08x", uint32(m.uid), validity) })
 }
 
 // listing answers LIST and UIDL, with and without a message number.
-func (s *pop3Session) listing(arg string, value func(m *pop3Message) string) error {
+func (s *pop3Session) listing(arg string, appendValue func(dst []byte, m *pop3Message) []byte) error {
 	if strings.TrimSpace(arg) != "" {
 		m, err := s.message(arg)
 		if err != nil {
 			return err
 		}
-		return s.ok("%s %s", strings.TrimSpace(arg), value(m))
+		return s.ok("%s %s", strings.TrimSpace(arg), appendValue(nil, m))
 	}
 	if err := s.ok("the messages follow"); err != nil {
 		return err
 	}
+	var line []byte
 	for i := range s.msgs {
 		if m := &s.msgs[i]; !m.deleted {
-			if err := s.say("%d %s", i+1, value(m)); err != nil {
+			line = append(strconv.AppendInt(line[:0], int64(i+1), 10), ' ')
+			line = append(appendValue(line, m), "\r\n"...)
+			if _, err := s.c.Writer().Write(line); err != nil {
 				return err
 			}
 		}
@@ -494,11 +503,108 @@ func (s *pop3Session) retr(arg string) error {
 	if err != nil {
 		return err
 	}
-	if err := s.send(m, -1); err != nil {
+	sent, err := s.sendAtOnce(m)
+	if err == nil && !sent {
+		err = s.send(m, -1)
+	}
+	if err != nil {
 		return err
 	}
 	m.fetched = true
+	if s.ahead.next != m.number {
+		s.ahead.run = 0
+	}
+	s.ahead.run++
+	s.ahead.next = m.number + 1
 	return nil
+}
+
+// sendAtOnce sends a message that fits the connection's output buffer, reading its file right into it unless that was done
+// ahead. false: it must be streamed, and nothing was sent.
+func (s *pop3Session) sendAtOnce(m *pop3Message) (bool, error) {
+	w := s.c.Writer()
+	if s.ahead.number == m.number && s.inbox.Has(m.uid) {
+		_, err := w.Write(s.ahead.reply)
+		return true, err
+	}
+	if m.replySize() > w.Size() {
+		return false, nil
+	}
+	if m.replySize() > w.Available() {
+		if err := w.Flush(); err != nil {
+			return false, err
+		}
+	}
+	reply, err := s.wholeReply(w.AvailableBuffer(), m)
+	if len(reply) > 0 {
+		_, err = w.Write(reply)
+	}
+	return len(reply) > 0, err
+}
+
+// replySize is no less than the whole reply to RETR takes, dots apart.
+func (m *pop3Message) replySize() int {
+	return int(min(m.size, 1<<30)) + 64
+}
+
+// wholeReply makes the reply to RETR in dst, which has room for replySize bytes. It gives nothing for a message that must
+// be streamed: one that was changed meanwhile, or has lines that begin with a dot.
+func (s *pop3Session) wholeReply(dst []byte, m *pop3Message) ([]byte, error) {
+	dst = append(dst, "+OK "...)
+	dst = append(strconv.AppendInt(dst, m.size, 10), " octets\r\n"...)
+	msg, err := s.openMessage(m, dst[len(dst):cap(dst)])
+	if err != nil {
+		return nil, err
+	}
+	defer msg.Close()
+	text, ok := msg.Text(0, m.size)
+	if !ok || len(text) == 0 || text[0] == '.' || bytes.Contains(text, []byte("\n.")) {
+		return nil, nil
+	}
+	dst = dst[:len(dst)+len(text)]
+	if text[len(text)-1] != '\n' {
+		dst = append(dst, "\r\n"...)
+	}
+	return append(dst, ".\r\n"...), nil
+}
+
+// pop3Ahead is the reply to the next RETR of a client that fetches one message after the other, made while the client
+// takes the last one.
+type pop3Ahead struct {
+	run, next int // RETRs one after the other, and the number that would go on
+	number    int // of the message that reply is for, 0 without one
+	reply     []byte
+}
+
+// readAhead makes the reply to the next RETR.
+func (s *pop3Session) readAhead() {
+	a := &s.ahead
+	a.number = 0
+	if a.run < 2 || a.next > len(s.msgs) {
+		return
+	}
+	m := &s.msgs[a.next-1]
+	if m.deleted || m.replySize() > writerSize {
+		return
+	}
+	if cap(a.reply) < m.replySize() {
+		a.reply = make([]byte, 0, writerSize)
+	}
+	if reply, err := s.wholeReply(a.reply[:0], m); err == nil && len(reply) > 0 { // an error is told when it is asked for
+		a.number, a.reply = m.number, reply
+	}
+}
+
+// openMessage opens a message for reading, as Folder.OpenMessageIn does.
+func (s *pop3Session) openMessage(m *pop3Message, buf []byte) (*Message, error) {
+	msg, err := s.inbox.OpenMessageIn(m.uid, buf)
+	if errors.Is(err, ErrExpunged) {
+		return nil, &pop3Error{"", "the message has been removed meanwhile"}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening a message: %w", err)
+	}
+	return msg, nil
 }
 
 func (s *pop3Session) top(arg string) error {
@@ -518,12 +624,9 @@ func (s *pop3Session) top(arg string) error {
 // body. After the +OK an error ends the connection: half a message must not look
 // like a whole one.
 func (s *pop3Session) send(m *pop3Message, lines int) error {
-	msg, err := s.inbox.OpenMessage(m.uid)
-	if errors.Is(err, ErrExpunged) {
-		return &pop3Error{"", "the message has been removed meanwhile"}
-	}
+	msg, err := s.openMessage(m, nil)
 	if err != nil {
-		return fmt.Errorf("opening a message: %w", err)
+		return err
 	}
 	defer msg.Close()
 	text := msg.Section(0, msg.Size())
@@ -604,25 +707,25 @@ type dotWriter struct {
 	lineStart bool
 }
 
+// Write is io.Writer.
 func (d *dotWriter) Write(p []byte) (int, error) {
 	written := 0
 	for written < len(p) {
-		rest := p[written:]
-		if d.lineStart && rest[0] == '.' {
+		piece := p[written:]
+		if d.lineStart && piece[0] == '.' {
 			if _, err := d.w.Write([]byte{'.'}); err != nil {
 				return written, err
 			}
 		}
-		line := rest
-		if i := bytes.IndexByte(rest, '\n'); i >= 0 {
-			line = rest[:i+1]
+		if i := bytes.Index(piece, []byte("\n.")); i >= 0 {
+			piece = piece[:i+1]
 		}
-		n, err := d.w.Write(line)
+		n, err := d.w.Write(piece)
 		written += n
 		if err != nil {
 			return written, err
 		}
-		d.lineStart = line[len(line)-1] == '\n'
+		d.lineStart = piece[len(piece)-1] == '\n'
 	}
 	return written, nil
 }

@@ -81,7 +81,8 @@ func OpenCertificates(cfg CertificatesConfig) (*Certificates, error) {
 
 // Config is the configuration that all listeners share.
 func (c *Certificates) Config() *tls.Config {
-	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.certificate}
+	// Lists and messages are taken whole: small first records would only cost calls.
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.certificate, DynamicRecordSizingDisabled: true}
 }
 
 // AuthorityFile is where the authority's certificate lies, in PEM.
