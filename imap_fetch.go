@@ -7,7 +7,6 @@ package main
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"strconv"
 	"time"
@@ -302,6 +301,8 @@ type fetcher struct {
 	text    []byte            // for the message in hand, up to fetchWhole bytes
 
 	derived map[CacheKind]map[imap.UID]string // of the batch, if q.derived
+
+	structures structureReader
 
 	file *Message // of the message in hand
 	tree treePart // of the message in hand, if q.tree
@@ -610,7 +611,7 @@ func (f *fetcher) open(m *Msg, whole bool) (*Message, error) {
 
 // read reads the structure of the message in hand from its file.
 func (f *fetcher) read(uid imap.UID, c *cachedStructure) error {
-	value, err := readStructure(f.folder, uid, f.file)
+	value, err := f.structures.read(f.folder, uid, f.file)
 	if err != nil {
 		return err
 	}
@@ -628,15 +629,7 @@ func (f *fetcher) take(value []byte, c *cachedStructure) {
 
 // readStructure reads a message through, and keeps what it has learnt.
 func readStructure(folder *Folder, uid imap.UID, file *Message) ([]byte, error) {
-	root, err := parseMessage(file.Section(0, file.Size()))
-	if err != nil {
-		return nil, fmt.Errorf("reading a message: %w", err)
-	}
-	value := renderStructure(root)
-	if len(value) <= maxCached {
-		folder.PutCached(cacheStructure, uid, value)
-	}
-	return value, nil
+	return new(structureReader).read(folder, uid, file)
 }
 
 // fail notes why a message is left out.

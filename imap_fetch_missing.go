@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"runtime"
@@ -38,9 +39,9 @@ func (f *fetcher) readMissing(start int) {
 	var readers sync.WaitGroup
 	for range min(missingReaders, runtime.GOMAXPROCS(0)) {
 		readers.Go(func() {
-			buf := make([]byte, fetchWhole)
+			r := structureReader{text: make([]byte, fetchWhole)}
 			for k := next.Add(1) - 1; k < int64(len(missing)) && read.Load() < fetchArena; k = next.Add(1) - 1 {
-				value, err := structureOf(f.folder, f.msgs[missing[k]].UID, buf)
+				value, err := r.open(f.folder, f.msgs[missing[k]].UID)
 				if err == nil {
 					values[k] = value
 					read.Add(int64(len(value)))
@@ -59,17 +60,43 @@ func (f *fetcher) readMissing(start int) {
 // errParserFailed says that a message made the parser panic; it does so again in the session, which ends with it.
 var errParserFailed = errors.New("a message made the parser panic")
 
-// structureOf opens a message and reads it through; buf is room for its text.
-func structureOf(folder *Folder, uid imap.UID, buf []byte) (value []byte, err error) {
-	file, err := folder.OpenMessageIn(uid, buf)
+// structureReader reads messages through, one after the other in the same memory.
+type structureReader struct {
+	text     []byte // room for the text of a small message
+	in       *bufio.Reader
+	renderer structureRenderer
+}
+
+// open opens a message and reads it through.
+func (r *structureReader) open(folder *Folder, uid imap.UID) (value []byte, err error) {
+	file, err := folder.OpenMessageIn(uid, r.text)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
 	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("%w: %v", errParserFailed, r)
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %v", errParserFailed, p)
 		}
 	}()
-	return readStructure(folder, uid, file)
+	return r.read(folder, uid, file)
+}
+
+// read reads a message through, and keeps what it has learnt.
+func (r *structureReader) read(folder *Folder, uid imap.UID, file *Message) ([]byte, error) {
+	text := file.Section(0, file.Size())
+	if r.in == nil {
+		r.in = bufio.NewReaderSize(text, mimeReadAhead)
+	} else {
+		r.in.Reset(text)
+	}
+	root, err := parseMessage(r.in)
+	if err != nil {
+		return nil, fmt.Errorf("reading a message: %w", err)
+	}
+	value := r.renderer.render(root)
+	if len(value) <= maxCached {
+		folder.PutCached(cacheStructure, uid, value)
+	}
+	return value, nil
 }

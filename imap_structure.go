@@ -266,24 +266,47 @@ func (c *cachedStructure) pieces() [7]*[]byte {
 
 // renderStructure gives the cached value of a message: version, flags, and each
 // piece behind its length.
-func renderStructure(root *mimePart) []byte {
-	c := cachedStructure{
-		envelope:  appendEnvelope(nil, root.Envelope),
-		body:      appendBody(nil, root, false, false),
-		structure: appendBody(nil, root, true, false),
-		listed:    root.Envelope.Listed,
-		tree:      appendTree(nil, root, 0),
-	}
+func renderStructure(root *mimePart) []byte { return new(structureRenderer).render(root) }
+
+// structureRenderer renders one message after the other in the same memory.
+type structureRenderer struct{ text []byte }
+
+// render is renderStructure.
+func (r *structureRenderer) render(root *mimePart) []byte {
+	b := r.text[:0]
+	var ends [7]int // of the pieces in b, in their order; the sixth lies elsewhere
+	b = appendEnvelope(b, root.Envelope)
+	ends[0] = len(b)
+	b = appendBody(b, root, false, false)
+	ends[1] = len(b)
+	b = appendBody(b, root, true, false)
+	ends[2], ends[3], ends[4] = len(b), len(b), len(b)
 	if root.holdsGlobal() {
-		c.body2, c.struct2 = appendBody(nil, root, false, true), appendBody(nil, root, true, true)
+		b = appendBody(b, root, false, true)
+		ends[3] = len(b)
+		b = appendBody(b, root, true, true)
+		ends[4] = len(b)
 	}
-	value := []byte{structureVersion, 0}
+	ends[5] = ends[4]
+	b = appendTree(b, root, 0)
+	ends[6] = len(b)
+	r.text = b
+
+	listed := root.Envelope.Listed
+	value := make([]byte, 2, 2+len(ends)*binary.MaxVarintLen32+len(b)+len(listed))
+	value[0] = structureVersion
 	if root.Envelope.Unlisted {
 		value[1] = 1
 	}
-	for _, piece := range c.pieces() {
-		value = binary.AppendUvarint(value, uint64(len(*piece)))
-		value = append(value, *piece...)
+	start := 0
+	for i, end := range ends {
+		piece := b[start:end]
+		if i == 5 {
+			piece = listed
+		}
+		value = binary.AppendUvarint(value, uint64(len(piece)))
+		value = append(value, piece...)
+		start = end
 	}
 	return value
 }

@@ -110,7 +110,8 @@ func (m *mimePart) param(name string) string {
 }
 
 // parseMessage reads a message to its end and gives its structure. Memory is
-// bounded by the limits above, time is linear. The only errors are r's.
+// bounded by the limits above, time is linear. The only errors are r's. A r that
+// is a bufio.Reader of mimeReadAhead bytes is used as it is.
 func parseMessage(r io.Reader) (*mimePart, error) {
 	p := mimeParser{r: bufio.NewReaderSize(r, mimeReadAhead)}
 	root := p.part(true, false)
