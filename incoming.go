@@ -15,9 +15,9 @@ type Incoming struct {
 	path     string
 	file     *os.File
 	buf      *bufio.Writer // nil once finished or discarded
-	size     int64 // bytes written
-	crlfSize int64 // bytes with CRLF line ends
-	date     int64 // Unix seconds, once finished
+	size     int64         // bytes written
+	crlfSize int64         // bytes with CRLF line ends
+	date     int64         // Unix seconds, once finished
 	lastCR   bool
 	finished bool
 	moved    bool // the file has left tmp/
