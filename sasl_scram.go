@@ -41,7 +41,10 @@ func (s *saslScramExchange) first(response []byte) ([]byte, error) {
 		s.user = user
 		return s.c.env.accounts.SCRAMCredentials(user)[0].Keys
 	}, s.opening)
-	if err != nil {
+	switch {
+	case conversation == nil:
+		return nil, err
+	case err != nil:
 		return nil, &saslError{saslMalformed, "The response is not a first message of SCRAM"}
 	}
 	s.authz, s.next = conversation.AuthzID(), s.final
@@ -72,8 +75,11 @@ func (s *saslScramExchange) chooseBinding() (scram.ChannelBinding, error) {
 	return binding, err
 }
 
-// talk plays messages of the client to a fresh conversation that knows one credential, and gives the last reply.
-func (s *saslScramExchange) talk(lookup func(user string) scram.StoredCredentials, messages ...string) (*scram.ServerConversation, string, error) {
+// talk plays messages of the client to a fresh conversation that knows one credential, and gives the last reply. Without
+// a conversation the error is the appliance's own.
+func (s *saslScramExchange) talk(lookup func(user string) scram.StoredCredentials, messages ...string) (
+	*scram.ServerConversation, string, error,
+) {
 	server, err := scram.SHA256.NewServer(func(user string) (scram.StoredCredentials, error) { return lookup(user), nil })
 	if err != nil {
 		return nil, "", fmt.Errorf("beginning SCRAM: %w", err)
@@ -120,10 +126,13 @@ func (s *saslScramExchange) check(message string) ([]byte, Identity, error) {
 	for _, credential := range s.c.env.accounts.SCRAMCredentials(s.user) {
 		conversation, reply, err := s.talk(func(string) scram.StoredCredentials { return credential.Keys }, s.opening, message)
 		switch {
+		case conversation == nil:
+			return nil, Identity{}, err
 		case conversation.Valid() && credential.Account != "":
 			return []byte(reply), credential.Identity, nil
 		case reply == scram.ErrChannelBindingsDontMatch:
-			return nil, Identity{}, s.refuse(s.user, saslUnbound, "The channel binding is that of another connection: somebody may be in between")
+			return nil, Identity{}, s.refuse(s.user, saslUnbound,
+				"The channel binding is that of another connection: somebody may be in between")
 		case err != nil && reply == "":
 			return nil, Identity{}, &saslError{saslMalformed, "The response is not a final message of SCRAM"}
 		}
