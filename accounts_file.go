@@ -76,6 +76,9 @@ func (u *User) check(i int, taken map[string]bool) *accountsMistake {
 			return &accountsMistake{tomlPlace{table: "user", n: i, key: "password"}, err}
 		}
 	}
+	if key, err := u.checkQuota(); err != nil {
+		return &accountsMistake{tomlPlace{table: "user", n: i, key: key}, err}
+	}
 	return u.checkApps(i)
 }
 
@@ -283,6 +286,12 @@ func (u *User) text() string {
 	}
 	if u.Disabled {
 		writeField(&out, "", "disabled", true)
+	}
+	if u.Quota != "" {
+		writeField(&out, "", "quota", u.Quota)
+	}
+	if u.QuotaMessages != 0 {
+		writeField(&out, "", "quota_messages", u.QuotaMessages)
 	}
 	writeTime(&out, "", u.Created)
 	for _, app := range u.Apps {

@@ -13,6 +13,8 @@ type order struct {
 	Name     string   `json:"name,omitempty"`     // a person's or an app password's
 	Password string   `json:"password,omitempty"` // "": generate one
 	To       []string `json:"to,omitempty"`       // of an alias
+
+	Quota QuotaChange `json:"quota,omitzero"`
 }
 
 // answer is what became of an order.
@@ -23,6 +25,9 @@ type answer struct {
 	Path     string  `json:"path,omitempty"`     // where removed mail lies now
 	Users    []User  `json:"users,omitempty"`
 	Aliases  []Alias `json:"aliases,omitempty"`
+
+	Used  Quota `json:"used,omitzero"`  // what a maildrop holds
+	Limit Quota `json:"limit,omitzero"` // what it may hold
 }
 
 // admin carries out orders. It is used by one process at a time, the owner of
@@ -51,6 +56,8 @@ func (ad *admin) perform(o order) (answer, error) {
 		return ad.setPassword(o)
 	case "user remove":
 		return ad.removeUser(o)
+	case "user quota":
+		return ad.quota(o)
 	case "user list":
 		return answer{Users: ad.accounts.Users()}, nil
 	case "user app-password add":
@@ -113,6 +120,25 @@ func (ad *admin) removeUser(o order) (answer, error) {
 		return answer{}, fmt.Errorf("%s is removed, but its mail could not be set aside: %w", address, err)
 	}
 	return answer{Address: address, Path: path}, nil
+}
+
+// quota changes a quota, if there is something to change, and tells it and
+// what is used of it.
+func (ad *admin) quota(o order) (answer, error) {
+	user, err := ad.accounts.User(o.Address)
+	if err == nil && o.Quota != (QuotaChange{}) {
+		user, err = ad.accounts.SetQuota(o.Address, o.Quota)
+	}
+	if err != nil {
+		return answer{}, err
+	}
+	drop, err := ad.store.Maildrop(user.Address)
+	if err != nil {
+		return answer{}, err
+	}
+	defer drop.Release()
+	used, err := drop.Usage()
+	return answer{Address: user.Address, Used: used, Limit: drop.Limit()}, err
 }
 
 func (ad *admin) addAlias(o order) (answer, error) {

@@ -24,6 +24,7 @@ type options struct {
 	json          bool
 	passwordStdin bool
 	name          string
+	messages      string
 	run           runOptions
 }
 

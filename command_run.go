@@ -114,7 +114,7 @@ func openHouse(data dataDir, hostname string, log *slog.Logger) (*house, error) 
 	if err != nil {
 		return nil, err
 	}
-	h.store, err = OpenStore(StoreConfig{MailDir: data.mail(), IndexDir: data.index(), Host: h.hostname, Log: log})
+	h.store, err = OpenStore(StoreConfig{MailDir: data.mail(), IndexDir: data.index(), Host: h.hostname, Log: log, Quota: h.accounts.Quota})
 	return h, err
 }
 

@@ -26,6 +26,12 @@ func userCommands() []command {
 		{name: "user remove", args: "ADDRESS", min: 1, max: 1, about: "remove an account; its mail is set aside, not deleted",
 			flags: dataFlag, run: userRemove},
 		{name: "user list", about: "list the accounts; the first one is the owner", flags: listFlags, run: userList},
+		{name: "user quota", args: "ADDRESS [SIZE|none]", min: 1, max: 2, about: "show or limit how much mail somebody may keep",
+			more: "SIZE is a number and K, M, G or T, such as 500M. What finds no room is refused, and nothing is deleted.",
+			flags: func(fs *flag.FlagSet, o *options) {
+				listFlags(fs, o)
+				fs.StringVar(&o.messages, "messages", "", "limit the number of messages to `N`, or none")
+			}, run: userQuota},
 		{name: "user app-password add", args: "ADDRESS NAME", min: 2, max: 2, about: "make a password for one program or device",
 			more: "It is shown once, and can be removed by its NAME without a change for other devices.", flags: dataFlag, run: appPasswordAdd},
 		{name: "user app-password remove", args: "ADDRESS NAME", min: 2, max: 2, about: "revoke an app password", flags: dataFlag, run: appPasswordRemove},
@@ -139,6 +145,12 @@ func userList(ctx context.Context, c *call) error {
 		}
 		if u.Disabled {
 			notes = append(notes, "may not log in")
+		}
+		if u.Quota != "" {
+			notes = append(notes, "quota "+u.Quota)
+		}
+		if u.QuotaMessages > 0 {
+			notes = append(notes, fmt.Sprintf("quota %d messages", u.QuotaMessages))
 		}
 		if n := len(u.Apps); n > 0 {
 			notes = append(notes, fmt.Sprintf("app passwords: %d", n))

@@ -22,12 +22,26 @@ type Delivery struct {
 }
 
 // Deliver puts one received message into all the folders named, by hard link where it can. When it returns nil the
-// message and its directory entries are on disk everywhere; on an error nothing is left anywhere. Consumes in.
+// message and its directory entries are on disk everywhere; on an error nothing is left anywhere. ErrOverQuota and
+// ErrAboveQuota when one of the recipients has no room for it. Consumes in.
 func (s *Store) Deliver(ctx context.Context, in *Incoming, to []Delivery) error {
 	defer in.Discard()
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	settle, err := s.reserve(to, in.size)
+	if err != nil {
+		return err
+	}
+	added := false
+	defer func() { settle(added) }()
+	err = s.deliverAll(in, to)
+	added = err == nil
+	return err
+}
+
+// deliverAll delivers a message that there is room for.
+func (s *Store) deliverAll(in *Incoming, to []Delivery) error {
 	if err := in.finish(time.Time{}); err != nil {
 		return diskError(err)
 	}
@@ -47,6 +61,33 @@ func (s *Store) Deliver(ctx context.Context, in *Incoming, to []Delivery) error 
 		}
 	}
 	return nil
+}
+
+// reserve promises a message room in the maildrops of all its recipients, or in none.
+func (s *Store) reserve(to []Delivery, size int64) (settle func(added bool), err error) {
+	var promises []func(added bool)
+	settle = func(added bool) {
+		for _, done := range promises {
+			done(added)
+		}
+	}
+	for _, target := range to {
+		if s.quota == nil || s.quota(target.Account) == (Quota{}) {
+			continue
+		}
+		d, err := s.Maildrop(target.Account)
+		if err == nil {
+			var done func(added bool)
+			done, err = d.reserve(Quota{size, 1})
+			promises = append(promises, done)
+			d.Release()
+		}
+		if err != nil {
+			settle(false)
+			return nil, fmt.Errorf("delivering to %s: %w", target.Account, err)
+		}
+	}
+	return settle, nil
 }
 
 // syncDelivered puts the entry of a delivered message on disk. A session that has seen the message has moved it from new/

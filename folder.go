@@ -106,6 +106,9 @@ func (f *Folder) Name() string {
 	return decodeFolder(f.dir)
 }
 
+// Account is the lower-case address of the person whose folder it is.
+func (f *Folder) Account() string { return f.drop.account }
+
 // UIDValidity is constant for the folder's life (RFC 9051 §2.3.1.1).
 func (f *Folder) UIDValidity() uint32 {
 	f.mu.Lock()
@@ -162,9 +165,10 @@ type Status struct {
 	UIDValidity                       uint32
 	HighestModSeq                     uint64
 	Size                              int64 // sum of RFC822.SIZE; only when asked for
+	DeletedSize                       int64 // bytes on disk of what has \Deleted; only when asked for
 }
 
-// Status gives the folder's numbers; size asks for Size too, for which it may have to look at files.
+// Status gives the folder's numbers; size asks for Size and DeletedSize too, for which it may have to look at files.
 func (f *Folder) Status(size bool) (Status, error) {
 	st, unlearned, err := f.status(size)
 	for try := 0; err == nil && unlearned && try < 3; try++ { // also what the last look at the directory has found
@@ -189,8 +193,12 @@ func (f *Folder) status(size bool) (st Status, unlearned bool, err error) {
 		if !size {
 			break
 		}
-		unlearned = unlearned || f.msgs[i].Size < 0
-		st.Size += max(0, f.msgs[i].Size)
+		m := &f.msgs[i]
+		unlearned = unlearned || m.Size < 0
+		st.Size += max(0, m.Size)
+		if m.Flags&FlagDeleted != 0 {
+			st.DeletedSize += max(0, m.stored)
+		}
 	}
 	return st, unlearned, nil
 }

@@ -163,9 +163,10 @@ func (f *Folder) snapshot(uids []imap.UID) ([]Msg, []string, error) {
 }
 
 // Copy copies messages with flags and dates into another folder or the same, all or none; the result runs parallel to
-// uids (ascending). ErrExpunged when one of them is gone.
+// uids (ascending). ErrExpunged when one of them is gone, ErrOverQuota and ErrAboveQuota when there is no room for all.
 func (f *Folder) Copy(uids []imap.UID, to *Folder) ([]imap.UID, error) {
-	dst, err := f.transfer(uids, to, func(from, name, tmp string) error { return linkOrCopy(from, name, tmp) }, func(from, name string) error { return os.Remove(name) })
+	put := func(from, name, tmp string) error { return linkOrCopy(from, name, tmp) }
+	dst, err := f.transfer(uids, to, true, put, func(from, name string) error { return os.Remove(name) })
 	if err != nil {
 		return nil, diskError(fmt.Errorf("copying: %w", err))
 	}
@@ -173,7 +174,8 @@ func (f *Folder) Copy(uids []imap.UID, to *Folder) ([]imap.UID, error) {
 }
 
 // Move is Copy and Expunge in one: each file is renamed, so that a crash leaves every message in exactly one place.
-// Within one folder the messages get new UIDs. modseq is that of the removal.
+// Within one folder the messages get new UIDs. modseq is that of the removal. Only from another maildrop it needs room
+// there.
 func (f *Folder) Move(uids []imap.UID, to *Folder) (dst []imap.UID, modseq uint64, err error) {
 	move := func(from, name, tmp string) error {
 		err := os.Rename(from, name)
@@ -189,7 +191,7 @@ func (f *Folder) Move(uids []imap.UID, to *Folder) (dst []imap.UID, modseq uint6
 		}
 		return nil
 	}
-	dst, err = f.transfer(uids, to, move, func(from, name string) error { return os.Rename(name, from) })
+	dst, err = f.transfer(uids, to, f.drop != to.drop, move, func(from, name string) error { return os.Rename(name, from) })
 	if err != nil {
 		return nil, 0, diskError(fmt.Errorf("moving: %w", err))
 	}
@@ -218,14 +220,19 @@ func (f *Folder) forget(uids []imap.UID) (uint64, error) {
 	return modseq, err
 }
 
-// transfer gives the files of messages new names in to, by put, and makes messages of them; undo takes one back.
-func (f *Folder) transfer(uids []imap.UID, to *Folder, put func(from, name, tmp string) error, undo func(from, name string) error) ([]imap.UID, error) {
+// transfer gives the files of messages new names in to, by put, and makes messages of them; undo takes one back. more says
+// that the target's maildrop then holds more.
+func (f *Folder) transfer(uids []imap.UID, to *Folder, more bool, put func(from, name, tmp string) error, undo func(from, name string) error) ([]imap.UID, error) {
 	for try := 0; ; try++ {
 		msgs, keywords, err := f.snapshot(uids)
 		if err != nil {
 			return nil, err
 		}
-		dst, err := to.receive(f, msgs, keywords, put, undo)
+		var need Quota
+		if more {
+			need = sizeOf(msgs)
+		}
+		dst, err := to.receive(f, msgs, need, keywords, put, undo)
 		if errors.Is(err, fs.ErrNotExist) && try < 3 {
 			// Another program has renamed one since: look at the directory and try again.
 			f.mu.Lock()
@@ -240,12 +247,28 @@ func (f *Folder) transfer(uids []imap.UID, to *Folder, put func(from, name, tmp 
 	}
 }
 
-// receive is the side of transfer that works on the target.
-func (f *Folder) receive(from *Folder, msgs []Msg, keywords []string, put func(from, name, tmp string) error, undo func(from, name string) error) ([]imap.UID, error) {
+// sizeOf sums up what messages take of a quota.
+func sizeOf(msgs []Msg) Quota {
+	sum := Quota{Messages: int64(len(msgs))}
+	for i := range msgs {
+		sum.Bytes += max(0, msgs[i].stored)
+	}
+	return sum
+}
+
+// receive is the side of transfer that works on the target. need is the room that the messages take there.
+func (f *Folder) receive(from *Folder, msgs []Msg, need Quota, keywords []string, put func(from, name, tmp string) error, undo func(from, name string) error) ([]imap.UID, error) {
+	settle, err := f.drop.reserve(need)
+	if err != nil {
+		return nil, err
+	}
+	added := false
+	defer func() { settle(added) }()
 	source := from.location()
 	f.mu.Lock()
 	uids, err := f.receiveLocked(source, msgs, keywords, put, undo)
 	f.unlock()
+	added = err == nil
 	if err != nil || len(uids) == 0 {
 		return uids, err
 	}
@@ -328,15 +351,35 @@ type AppendMessage struct {
 	In    *Incoming
 	Flags []imap.Flag
 	Date  time.Time // zero: now
+
+	Replaces Quota // what goes from the same maildrop when this message is safe; its room counts as free
 }
 
-// Append adds the messages, all or none, durably, and gives their UIDs. Consumes every In.
+// Append adds the messages, all or none, durably, and gives their UIDs: ErrOverQuota and ErrAboveQuota when there is no
+// room for all. Consumes every In.
 func (f *Folder) Append(msgs []AppendMessage) ([]imap.UID, error) {
 	defer func() {
 		for _, m := range msgs {
 			m.In.Discard()
 		}
 	}()
+	var more Quota
+	for _, m := range msgs {
+		more = more.plus(Quota{m.In.size, 1}).minus(m.Replaces)
+	}
+	settle, err := f.drop.reserve(more)
+	if err != nil {
+		return nil, fmt.Errorf("appending: %w", err)
+	}
+	added := false
+	defer func() { settle(added) }()
+	uids, err := f.appendSafe(msgs)
+	added = err == nil
+	return uids, err
+}
+
+// appendSafe adds messages that there is room for.
+func (f *Folder) appendSafe(msgs []AppendMessage) ([]imap.UID, error) {
 	for _, m := range msgs {
 		if err := m.In.finish(m.Date); err != nil {
 			return nil, diskError(err)

@@ -5,8 +5,8 @@ package main
 // and CREATE-SPECIAL-USE (6154), MOVE (6851), LITERAL+ (7888), STATUS=SIZE (8438), BINARY (3516), UNSELECT (3691),
 // CHILDREN (3348), APPENDLIMIT (7889), MULTIAPPEND (3502), ID (2971), UTF8=ACCEPT (6855), CONDSTORE and QRESYNC (7162), COMPRESS=DEFLATE
 // (4978), OBJECTID (8474), PREVIEW (8970), REPLACE (8508), INPROGRESS (9585), UNAUTHENTICATE (8437), CATENATE (4469),
-// SORT and THREAD (5256, 5957), ESORT (5267), I18NLEVEL=1 (5255), WITHIN (5032), SEARCH=FUZZY (6203), PARTIAL (9394) and
-// SAVEDATE (8514).
+// SORT and THREAD (5256, 5957), ESORT (5267), I18NLEVEL=1 (5255), WITHIN (5032), SEARCH=FUZZY (6203), PARTIAL (9394),
+// SAVEDATE (8514) and QUOTA (9208).
 //
 // This file holds the session, its states and the table of verbs. imap_wire.go tells how a verb is written.
 
@@ -70,6 +70,9 @@ var imapVerbs = map[string]imapVerb{
 	"RENAME":         {run: (*imapSession).rename, states: imapAuth},
 	"SUBSCRIBE":      {run: (*imapSession).subscribe, states: imapAuth},
 	"UNSUBSCRIBE":    {run: (*imapSession).unsubscribe, states: imapAuth},
+	"GETQUOTA":       {run: (*imapSession).getQuota, states: imapAuth},
+	"GETQUOTAROOT":   {run: (*imapSession).getQuotaRoot, states: imapAuth},
+	"SETQUOTA":       {run: (*imapSession).setQuota, states: imapAuth},
 	"STATUS":         {run: (*imapSession).status, states: imapAuth},
 	"APPEND":         {run: (*imapSession).append, states: imapAuth},
 	"SELECT":         {run: (*imapSession).selectFolder, states: imapAuth},
@@ -97,7 +100,7 @@ var (
 		"BINARY", "UNSELECT", "CHILDREN", "MULTIAPPEND", "UTF8=ACCEPT", "CONDSTORE", "OBJECTID", "PREVIEW",
 		"REPLACE", "INPROGRESS", "CATENATE",
 		"QRESYNC", "SORT", "SORT=DISPLAY", "ESORT", "THREAD=ORDEREDSUBJECT", "THREAD=REFERENCES", "THREAD=REFS", "I18NLEVEL=1",
-		"WITHIN", "SEARCH=FUZZY", "PARTIAL", "SAVEDATE"}
+		"WITHIN", "SEARCH=FUZZY", "PARTIAL", "SAVEDATE", "QUOTA", "QUOTA=RES-STORAGE", "QUOTA=RES-MESSAGE"}
 )
 
 // errReplied says that a verb has written its tagged reply itself.
@@ -308,6 +311,8 @@ func (s *imapSession) replyOf(cmd *imapCommand, err error) *imapReply {
 	case errors.Is(err, ErrDiskFull):
 		s.c.Log.Error("disk is full", "command", cmd.name, "error", err)
 		return imapNo("OVERQUOTA", "The disk is full")
+	case errors.Is(err, ErrOverQuota), errors.Is(err, ErrAboveQuota):
+		return errOverQuota
 	case errors.Is(err, ErrClosed):
 		return imapNo("UNAVAILABLE", "The account is no longer available")
 	case errors.Is(err, ErrNoFolder):

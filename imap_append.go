@@ -11,7 +11,7 @@ import (
 
 const imapMaxAppend = 256 // messages of one APPEND
 
-// append is APPEND. What a client need not send, because the mailbox is missing or the message too large, it is not
+// append is APPEND. What a client need not send, because the mailbox is missing or full or the message too large, it is not
 // asked for.
 func (s *imapSession) append(cmd *imapCommand) error {
 	raw, err := s.mailboxArg(cmd)
@@ -24,13 +24,18 @@ func (s *imapSession) append(cmd *imapCommand) error {
 	}
 	defer folder.Release()
 	var msgs []AppendMessage
+	var more Quota
+	room := func(size int64) error {
+		more = more.plus(Quota{size, 1})
+		return folder.Room(more)
+	}
 	defer func() {
 		for _, m := range msgs {
 			m.In.Discard() // harmless once appended
 		}
 	}()
 	for len(msgs) == 0 || !cmd.atEnd() {
-		m, err := s.receive(cmd)
+		m, err := s.receive(cmd, room)
 		if m.In != nil {
 			msgs = append(msgs, m)
 		}
@@ -45,6 +50,7 @@ func (s *imapSession) append(cmd *imapCommand) error {
 	if err != nil {
 		return fmt.Errorf("appending: %w", err)
 	}
+	s.warnQuota(folder)
 	return imapOK(string(appendUIDs(fmt.Appendf(nil, "APPENDUID %d ", folder.UIDValidity()), uids)), "APPEND completed")
 }
 
@@ -65,8 +71,8 @@ func (s *imapSession) target(raw string) (*Folder, error) {
 }
 
 // receive takes one message: [SP flag-list] [SP date-time] SP append-data. In the message that it gives, In is nil until
-// there is something to discard.
-func (s *imapSession) receive(cmd *imapCommand) (m AppendMessage, err error) {
+// there is something to discard. room refuses a literal of so many bytes.
+func (s *imapSession) receive(cmd *imapCommand, room func(size int64) error) (m AppendMessage, err error) {
 	if err = cmd.sp(); err != nil {
 		return m, err
 	}
@@ -107,6 +113,9 @@ func (s *imapSession) receive(cmd *imapCommand) (m AppendMessage, err error) {
 		return m, s.tooBig()
 	case lit.size == 0: // RFC 3502 §4: so a client takes an APPEND back
 		return m, imapNo("CANNOT", "A message cannot be empty")
+	}
+	if err = room(lit.size); err != nil {
+		return m, fmt.Errorf("appending: %w", err)
 	}
 	if m.In, err = s.drop.Receive(); err != nil {
 		return m, fmt.Errorf("receiving a message: %w", err)

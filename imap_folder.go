@@ -246,7 +246,7 @@ func (c *imapCommand) statusItems() (statusItems, error) {
 	err := c.list(func() error {
 		name := c.keyword()
 		switch name {
-		case "MESSAGES", "UIDNEXT", "UIDVALIDITY", "UNSEEN", "DELETED", "SIZE", "RECENT", "HIGHESTMODSEQ", "APPENDLIMIT", "MAILBOXID":
+		case "MESSAGES", "UIDNEXT", "UIDVALIDITY", "UNSEEN", "DELETED", "DELETED-STORAGE", "SIZE", "RECENT", "HIGHESTMODSEQ", "APPENDLIMIT", "MAILBOXID":
 			for _, have := range items {
 				if have == name {
 					return nil
@@ -291,7 +291,7 @@ func (s *imapSession) statusOf(name string, items statusItems) error {
 	size := false
 	for _, item := range items {
 		switch item {
-		case "SIZE":
+		case "SIZE", "DELETED-STORAGE":
 			size = true
 		case "HIGHESTMODSEQ": // RFC 7162 §3.1: the client knows mod-sequences
 			s.enableCondstore()
@@ -341,6 +341,8 @@ func (st *Status) item(name string, limit int64) int64 {
 		return int64(st.Unseen)
 	case "DELETED":
 		return int64(st.Deleted)
+	case "DELETED-STORAGE": // RFC 9208 §4.1.4
+		return st.DeletedSize
 	case "RECENT":
 		return int64(st.Recent)
 	case "HIGHESTMODSEQ":

@@ -29,7 +29,11 @@ func (s *imapSession) replace(cmd *imapCommand) error {
 		return err
 	}
 	defer folder.Release()
-	m, err := s.receive(cmd)
+	freed, err := s.freed(old, folder)
+	if err != nil {
+		return err
+	}
+	m, err := s.receive(cmd, func(size int64) error { return folder.Room(Quota{size, 1}.minus(freed)) })
 	if m.In != nil {
 		defer m.In.Discard() // harmless once appended
 	}
@@ -39,6 +43,7 @@ func (s *imapSession) replace(cmd *imapCommand) error {
 	if err := cmd.end(); err != nil {
 		return err
 	}
+	m.Replaces = freed
 	uids, err := folder.Append([]AppendMessage{m})
 	if err != nil {
 		return fmt.Errorf("appending: %w", err)
@@ -48,6 +53,20 @@ func (s *imapSession) replace(cmd *imapCommand) error {
 		return fmt.Errorf("expunging: %w", err)
 	}
 	return nil
+}
+
+// freed is what a message that is to be replaced gives back to the quota that its replacement takes from: who has no room
+// left may still save a draft that does not grow.
+func (s *imapSession) freed(old imap.UID, to *Folder) (Quota, error) {
+	from := s.view.Folder()
+	if from.Account() != to.Account() || to.drop.Limit() == (Quota{}) {
+		return Quota{}, nil
+	}
+	msgs, err := from.Messages(nil, []imap.UID{old}, true)
+	if err != nil {
+		return Quota{}, fmt.Errorf("reading the size of a message: %w", err)
+	}
+	return sizeOf(msgs), nil
 }
 
 // replaced takes the number of the message that is to go.

@@ -53,6 +53,7 @@ func (s *imapSession) selectFolder(cmd *imapCommand) error {
 			return fmt.Errorf("selecting a mailbox: %w", err)
 		}
 	}
+	s.warnQuota(folder)
 	if readOnly {
 		return imapOK("READ-ONLY", "EXAMINE completed")
 	}

@@ -238,6 +238,7 @@ func (s *imapSession) copy(cmd *imapCommand) error {
 	if err != nil {
 		return fmt.Errorf("copying: %w", err)
 	}
+	s.warnQuota(to)
 	return imapOK(copyUID(to, uids, dst), "COPY completed")
 }
 

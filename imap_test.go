@@ -49,6 +49,7 @@ func startIMAPWith(t testing.TB, set func(*Protocols)) *imapServer {
 		t.Fatal(err)
 	}
 	p := &Protocols{Accounts: openTestAccounts(t, ""), Store: store, MaxSize: 1 << 20}
+	store.quota = p.Accounts.Quota
 	p.specs = []portSpec{{143, "imap", false, serveIMAP, "* BYE busy\r\n"}, {993, "imaps", true, serveIMAP, ""}}
 	set(p)
 	s := &imapServer{startPorts(t, p), store}
@@ -134,6 +135,7 @@ func (s *imapServer) login(t testing.TB, account string) *imapLine {
 //	S: the line that must come   S2: to the second connection …
 //	= login                      the greeting and LOGIN; = login 2 for the second connection
 //	= message FLAGS              a message in INBOX by APPEND, the flags as in (\Seen)
+//	= quota SIZE [MESSAGES]      the account's quota, 0K: none
 //
 // A connection opens when it is first spoken of. In C lines, <CRLF> <LF> <CR> <NUL> <SP> stand for themselves, in literals <LT> <GT> too,
 // <ME> is the account, <REPEAT n text> is repeated text, <B64 text> is text in base64, and <LIT text>, <LIT+ text>, <LIT8 text>, <LIT8+ text> are literals with text; before
@@ -237,6 +239,8 @@ func (p *imapTranscript) direct(t *testing.T, words []string) {
 		const text = "Subject: test\r\n\r\nhello\r\n"
 		flags := strings.Join(words[1:], " ")
 		p.conn(t, n).ok(t, fmt.Sprintf("APPEND INBOX (%s) {%d+}\r\n%s", strings.Trim(flags, "()"), len(text), text))
+	case "quota":
+		setQuota(t, p.s.Accounts, p.account, words[1:]...)
 	default:
 		t.Fatalf("%s:%d: unknown directive", p.file, p.line)
 	}

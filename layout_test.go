@@ -33,11 +33,11 @@ const layout = `
 	flagjournal: maildir mailstate
 	subscriptions: foldername maildir uidlist
 	index: maildir mailstate uidlist
-	mailbox (delivery folder view watch incoming mailfile): address maildir mailstate foldername uidlist keywords flagjournal subscriptions index
+	mailbox (delivery folder view watch incoming mailfile quota): address maildir mailstate foldername uidlist keywords flagjournal subscriptions index
 
 	tomlfile:
 	settings: naming tomlfile
-	accounts (password scram): address naming tomlfile maildir
+	accounts (password scram): address naming tomlfile maildir mailstate
 	tls: address maildir
 	conn (throttle inflate): accounts
 	sasl: accounts conn
@@ -48,9 +48,9 @@ const layout = `
 	protocols: accounts conn mailbox pop3 smtp imap
 
 	datadir (lock):
-	admin: accounts mailbox
+	admin: accounts mailbox mailstate
 	control: admin datadir maildir
-	command (firststart): accounts admin control datadir mailbox naming protocols settings tls
+	command (firststart): accounts admin control datadir mailbox mailstate naming protocols settings tls
 	service:
 	main: command service
 `

@@ -40,6 +40,9 @@ type StoreConfig struct {
 	Host     string // for file names
 	Log      *slog.Logger
 	Now      func() time.Time // nil: time.Now
+
+	// Quota tells what the maildrop of an account may hold; nil: none has a limit. It is asked at each delivery.
+	Quota func(account string) Quota
 }
 
 // Store is all maildrops of the appliance.
@@ -53,10 +56,12 @@ type Store struct {
 	buffers           sync.Pool // *bufio.Writer of messages that are being received
 	lockOwner         string    // "PID:HOST" for lock files
 	journalFrom       int       // from how many messages on a change of flags goes by the journal
+	quota             func(account string) Quota
 
 	mu      sync.Mutex
 	drops   map[string]*Maildrop
 	leaving map[string]chan struct{} // closed when the account's last maildrop is written
+	usages  map[string]*usage        // by account
 	closed  bool
 }
 
@@ -71,7 +76,8 @@ func OpenStore(cfg StoreConfig) (*Store, error) {
 	if err := makeDirs(cfg.MailDir); err != nil {
 		return nil, fmt.Errorf("opening the mail folder: %w", err)
 	}
-	s := &Store{mailDir: cfg.MailDir, indexDir: cfg.IndexDir, log: cfg.Log, now: cfg.Now, drops: make(map[string]*Maildrop), leaving: make(map[string]chan struct{})}
+	s := &Store{mailDir: cfg.MailDir, indexDir: cfg.IndexDir, log: cfg.Log, now: cfg.Now, quota: cfg.Quota,
+		drops: make(map[string]*Maildrop), leaving: make(map[string]chan struct{}), usages: make(map[string]*usage)}
 	s.journalFrom = defaultJournalFrom
 	s.names = namer{host: safeHost(cfg.Host), now: cfg.Now}
 	s.watch = newWatcher(cfg.Log)
@@ -144,6 +150,7 @@ func (s *Store) Maildrop(account string) (*Maildrop, error) {
 	d := s.drops[account]
 	if d == nil {
 		d = &Maildrop{store: s, after: s.leaving[account], account: account, dir: dir, indexPath: indexPath, folders: make(map[string]*Folder), log: s.log.With("account", account)}
+		d.usage = s.usageOf(account)
 		s.drops[account] = d
 	}
 	d.refs++
@@ -176,6 +183,7 @@ func (s *Store) SetAside(account string) (string, error) {
 	s.mu.Lock()
 	d, before := s.drops[account], s.leaving[account]
 	left := s.leave(account)
+	delete(s.usages, account)
 	s.mu.Unlock()
 	defer left()
 	if before != nil {
@@ -240,7 +248,8 @@ type Maildrop struct {
 	refs int         // covered by store.mu
 	idle *time.Timer // covered by store.mu
 
-	pop3 sync.Mutex
+	pop3  sync.Mutex
+	usage *usage
 
 	validityMu sync.Mutex // covers the file of the last UIDVALIDITY
 
@@ -471,21 +480,14 @@ func (d *Maildrop) Folders() ([]FolderInfo, error) {
 }
 
 func (d *Maildrop) list() ([]FolderInfo, error) {
-	entries, err := os.ReadDir(d.dir)
+	dirs, err := d.folderDirs()
 	if err != nil {
-		return nil, fmt.Errorf("listing mailboxes: %w", err)
+		return nil, err
 	}
 	uses := d.specialUses()
 	list := []FolderInfo{{Name: inboxName, dir: "."}}
-	for _, e := range entries {
-		name := e.Name()
-		if len(name) < 2 || name[0] != '.' || name[1] == '.' || !e.IsDir() {
-			continue
-		}
+	for _, name := range dirs {
 		info := FolderInfo{Name: decodeFolder(name), dir: name}
-		if info.Name == inboxName {
-			continue
-		}
 		for _, def := range defaultFolders {
 			if def.name == info.Name {
 				info.SpecialUse = append(info.SpecialUse, def.use)
@@ -500,6 +502,23 @@ func (d *Maildrop) list() ([]FolderInfo, error) {
 	}
 	sort.Slice(list[1:], func(i, j int) bool { return list[1+i].Name < list[1+j].Name })
 	return list, nil
+}
+
+// folderDirs gives the directories of the folders besides INBOX.
+func (d *Maildrop) folderDirs() ([]string, error) {
+	entries, err := os.ReadDir(d.dir)
+	if err != nil {
+		return nil, fmt.Errorf("listing mailboxes: %w", err)
+	}
+	var dirs []string
+	for _, e := range entries {
+		name := e.Name()
+		if len(name) < 2 || name[0] != '.' || name[1] == '.' || !e.IsDir() || decodeFolder(name) == inboxName {
+			continue
+		}
+		dirs = append(dirs, name)
+	}
+	return dirs, nil
 }
 
 // findDir gives the directory of a mailbox as it is on disk, or where it would be.
@@ -624,6 +643,7 @@ func (d *Maildrop) takeOut(dir, gone string) error {
 	if err := os.Rename(filepath.Join(d.dir, dir), gone); err != nil {
 		return err
 	}
+	d.usage.disturb()
 	if ix := d.openedIndex(); ix != nil {
 		ix.removeFolder(dir)
 	}
@@ -724,6 +744,7 @@ func (d *Maildrop) moveDir(from, to string) error {
 		}
 		return err
 	}
+	d.usage.disturb()
 	if f != nil {
 		delete(d.folders, from)
 		d.folders[to] = f
@@ -968,9 +989,13 @@ func (d *Maildrop) unload(f *Folder) {
 		d.mu.Unlock()
 		close(left)
 	}()
-	if b, ok := f.putAway(); ok && ix != nil {
+	b, ok := f.putAway()
+	if ok && ix != nil {
 		if err := ix.save([]folderBatch{b}); err != nil {
 			d.log.Warn("index not written", "error", err)
 		}
+	}
+	if ok {
+		d.usage.keep(f)
 	}
 }

@@ -17,8 +17,12 @@ var (
 	ErrBadName = errors.New("bad mailbox name")
 	// ErrExpunged: the message is gone.
 	ErrExpunged = errors.New("message is expunged")
-	// ErrDiskFull: the disk or the quota is used up.
+	// ErrDiskFull: the disk is used up.
 	ErrDiskFull = errors.New("disk is full")
+	// ErrOverQuota: the maildrop has no room for it as long as nothing is deleted.
+	ErrOverQuota = errors.New("over quota")
+	// ErrAboveQuota: it is larger than all that the maildrop may hold.
+	ErrAboveQuota = errors.New("larger than the quota")
 	// ErrKeywords: the folder has maxKeywords different keywords already, or the name is no keyword.
 	ErrKeywords = errors.New("too many or bad keywords")
 	// ErrInboxFixed: INBOX cannot be deleted.
@@ -68,6 +72,22 @@ func (m *Msg) subdir() string {
 		return "new"
 	}
 	return "cur"
+}
+
+// Quota is what a maildrop holds, or may hold: bytes as they lie on disk, and messages. As a limit, 0 is none.
+type Quota struct {
+	Bytes    int64
+	Messages int64
+}
+
+// plus adds two.
+func (q Quota) plus(other Quota) Quota {
+	return Quota{q.Bytes + other.Bytes, q.Messages + other.Messages}
+}
+
+// minus takes one from another.
+func (q Quota) minus(other Quota) Quota {
+	return Quota{q.Bytes - other.Bytes, q.Messages - other.Messages}
 }
 
 // Rights is a set of the rights of RFC 4314 §2.1.

@@ -61,6 +61,7 @@ type smtpMail struct {
 	from     Address
 	null     bool // the null reverse-path
 	utf8     bool
+	size     int64     // as announced (RFC 1870), 0: it was not
 	helo     string    // what the client calls itself
 	with     string    // the protocol's name in Received
 	rcpts    []Address // each once, as given
@@ -141,7 +142,7 @@ func (s *smtpSession) Mail(from string, opts *smtp.MailOptions) error {
 	case opts.Size > s.p.MaxSize:
 		return s.refuse(552, smtp.EnhancedCode{5, 3, 4}, "A message is %d octets at most", s.p.MaxSize)
 	}
-	mail := smtpMail{given: true, null: from == "", utf8: opts.UTF8, helo: s.w.helo(), with: s.with(opts.UTF8)}
+	mail := smtpMail{given: true, null: from == "", utf8: opts.UTF8, size: opts.Size, helo: s.w.helo(), with: s.with(opts.UTF8)}
 	if mail.null {
 		s.mail = mail
 		return nil
@@ -205,6 +206,9 @@ func (s *smtpSession) Rcpt(to string, _ *smtp.RcptOptions) error {
 		return s.refuse(550, smtp.EnhancedCode{5, 1, 1}, "There is no %s here", addr)
 	case err != nil:
 		return s.failed("resolving a recipient", err)
+	}
+	if err := s.room(addr, accounts); err != nil {
+		return err
 	}
 	s.mail.add(addr, accounts)
 	return nil

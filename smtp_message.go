@@ -80,7 +80,12 @@ func (s *smtpSession) receive(mail smtpMail, r io.Reader) (id string, err error)
 	for i, account := range mail.accounts {
 		to[i] = Delivery{Account: account, Folder: verdict.Folder}
 	}
-	if err := s.p.Store.Deliver(s.ctx, in, to); err != nil {
+	switch err := s.p.Store.Deliver(s.ctx, in, to); {
+	case errors.Is(err, ErrOverQuota):
+		return "", s.refuse(452, smtp.EnhancedCode{4, 2, 2}, "A mailbox that this message is for is full, try again later")
+	case errors.Is(err, ErrAboveQuota):
+		return "", s.refuse(552, smtp.EnhancedCode{5, 2, 3}, "A mailbox that this message is for cannot hold a message of this size")
+	case err != nil:
 		return "", fmt.Errorf("delivering a message: %w", err)
 	}
 	s.c.Log.Info("delivered", "id", id, "from", mail.reversePath(), "to", strings.Join(mail.accounts, " "), "size", size)

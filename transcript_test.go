@@ -25,6 +25,7 @@ import (
 //	@ open NAME PORT     connect to a port by its name (pop3s: under TLS); the connection is called NAME
 //	@ use NAME           go on with another connection
 //	@ tls                begin TLS on the connection, after STARTTLS
+//	@ quota NAME SIZE    a person's quota, 0K: none
 //	@ remote ADDRESS     later connections seem to come from there
 //	C: a line            is sent with CRLF; {plain USER PASSWORD} and {base64 TEXT} are encoded
 //	C> "octets"          a Go string that is sent as it is
@@ -41,6 +42,7 @@ func transcriptServer(t testing.TB, p *Protocols) *portServer {
 	p.Accounts = openTestAccounts(t, transcriptAccounts(t))
 	dir := t.TempDir()
 	p.Store = testStore(t, dir)
+	p.Store.quota = p.Accounts.Quota
 	s := startPorts(t, p)
 	s.store, s.mail = p.Store, filepath.Join(dir, "mail")
 	return s
@@ -169,6 +171,8 @@ func (p *transcript) direct(words []string) {
 	case len(words) == 1 && words[0] == "tls":
 		c := tls.Client(p.now.Conn, p.server.client)
 		p.now.Conn, p.now.r = c, bufio.NewReader(c)
+	case len(words) == 3 && words[0] == "quota":
+		setQuota(p.t, p.server.Accounts, words[1]+"@test.lan", words[2])
 	case len(words) == 2 && words[0] == "remote":
 		p.remote.Store(&net.TCPAddr{IP: net.ParseIP(words[1]), Port: 4321})
 	default:
