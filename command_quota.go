@@ -19,7 +19,7 @@ func userQuota(ctx context.Context, c *call) error {
 	if c.opt.json {
 		return c.sayJSON(quotaReport{a.Address, a.Used.Bytes, a.Used.Messages, a.Limit.Bytes, a.Limit.Messages})
 	}
-	c.say("%s holds %s in %d messages; %s", a.Address, roundSize(a.Used.Bytes), a.Used.Messages, limitText(a.Used, a.Limit))
+	c.say("%s holds %s in %s; %s", a.Address, roundSize(a.Used.Bytes), messagesText(a.Used.Messages), limitText(a.Used, a.Limit))
 	return nil
 }
 
@@ -67,12 +67,20 @@ func limitText(used, limit Quota) string {
 	case limit.Messages == 0:
 		text = "the quota is " + formatSize(limit.Bytes)
 	case limit.Bytes == 0:
-		text = fmt.Sprintf("the quota is %d messages", limit.Messages)
+		text = "the quota is " + messagesText(limit.Messages)
 	default:
-		text = fmt.Sprintf("the quota is %s and %d messages", formatSize(limit.Bytes), limit.Messages)
+		text = "the quota is " + formatSize(limit.Bytes) + " and " + messagesText(limit.Messages)
 	}
 	if limit.Bytes > 0 && used.Bytes >= limit.Bytes || limit.Messages > 0 && used.Messages >= limit.Messages {
 		return text + ". Until something is deleted, new mail is refused."
 	}
 	return text + "."
+}
+
+// messagesText counts messages in words.
+func messagesText(n int64) string {
+	if n == 1 {
+		return "1 message"
+	}
+	return strconv.FormatInt(n, 10) + " messages"
 }

@@ -150,7 +150,7 @@ func userList(ctx context.Context, c *call) error {
 			notes = append(notes, "quota "+u.Quota)
 		}
 		if u.QuotaMessages > 0 {
-			notes = append(notes, fmt.Sprintf("quota %d messages", u.QuotaMessages))
+			notes = append(notes, "quota "+messagesText(u.QuotaMessages))
 		}
 		if n := len(u.Apps); n > 0 {
 			notes = append(notes, fmt.Sprintf("app passwords: %d", n))

@@ -23,10 +23,13 @@ type dovecotSession struct {
 	in io.WriteCloser
 	r  *bufio.Reader
 	n  int
+
+	mail string // the Maildir
 }
 
-// startDovecot starts one, without a network, or skips the test.
-func startDovecot(t *testing.T, messages [][]byte) *dovecotSession {
+// startDovecot starts one, without a network, or skips the test. settings are
+// further lines of its configuration, in which MAIL stands for the Maildir.
+func startDovecot(t *testing.T, messages [][]byte, settings ...string) *dovecotSession {
 	t.Helper()
 	const binary = "/usr/lib/dovecot/imap"
 	if _, err := os.Stat(binary); err != nil {
@@ -49,6 +52,8 @@ func startDovecot(t *testing.T, messages [][]byte) *dovecotSession {
 		}
 	}
 	config := fmt.Sprintf("base_dir = %s/base\nlog_path = %s/log\nmail_location = maildir:%s/mail\nssl = no\nfirst_valid_uid = 1\nprotocols = imap\n", dir, dir, dir)
+	mail := filepath.Join(dir, "mail")
+	config += strings.ReplaceAll(strings.Join(settings, "\n")+"\n", "MAIL", mail)
 	if err := os.WriteFile(filepath.Join(dir, "conf"), []byte(config), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +84,7 @@ func startDovecot(t *testing.T, messages [][]byte) *dovecotSession {
 		t.Skip("Dovecot does not start here: ", err)
 	}
 	t.Cleanup(func() { in.Close(); io.Copy(io.Discard, out); cmd.Wait() })
-	d := &dovecotSession{t: t, in: in, r: bufio.NewReader(out)}
+	d := &dovecotSession{t: t, in: in, r: bufio.NewReader(out), mail: mail}
 	if greeting := d.response(); !strings.HasPrefix(greeting, "* PREAUTH") {
 		t.Skip("Dovecot does not start here: ", greeting)
 	}

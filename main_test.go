@@ -294,6 +294,8 @@ func TestWrongUsage(t *testing.T) {
 		{"user add", "user add needs ADDRESS"},
 		{"user add a@b c@d", `user add does not know what to do with "c@d"`},
 		{"user list x", `user list does not know what to do with "x"`},
+		{"user quota", "user quota needs ADDRESS"},
+		{"user quota a@b 1G 2G", `user quota does not know what to do with "2G"`},
 		{"alias add a@b", "alias add needs ADDRESS TO..."},
 		{"user app-password add a@b", "user app-password add needs ADDRESS NAME"},
 		{"run --frob", "flag provided but not defined: -frob"},
@@ -391,6 +393,20 @@ func commandsRun(t *testing.T, data string) {
 		{"user app-password list bob --json", "", 0, `\[\n  \{\n    "name": "phone",\n    "created": ".*"\n  \}\n\]\n`},
 		{"user app-password list eve --json", "", 0, `\[\]\n`},
 		{"user list", "", 0, `maria@home\.lan  +owner\nbob@home\.lan +Bob  app passwords: 1\neve@home\.lan *\n`},
+		{"user quota bob", "", 0, `bob@home\.lan holds 0K in 0 messages; there is no quota\.\n`},
+		{"user quota bob --json", "", 0, `\{\n  "address": "bob@home\.lan",\n  "used_bytes": 0,\n  "used_messages": 0\n\}\n`},
+		{"user quota bob 1.5g --messages 1000", "", 0, `bob@home\.lan holds 0K in 0 messages; the quota is 1536M and 1000 messages\.\n`},
+		{"user quota bob none", "", 0, `bob@home\.lan holds 0K in 0 messages; the quota is 1000 messages\.\n`},
+		{"user quota bob 500M --messages none", "", 0, `bob@home\.lan holds 0K in 0 messages; the quota is 500M\.\n`},
+		{"user quota bob 500", "", 1, `appliance: "500" is no size: take a number and K, M, G or T, such as 500M\n`},
+		{"user quota bob 5000T", "", 1, `appliance: "5000T" is no size for a quota: between 1K and 1024T\n`},
+		{"user quota bob --messages many", "", 1, `appliance: "many" is no number of messages: take 1 or more, or none\n`},
+		{"user quota bob --messages 0", "", 1, `appliance: "0" is no number of messages: take 1 or more, or none\n`},
+		{"user quota nobody 1G", "", 1, "appliance: nobody@home.lan has no account here; `appliance user list` shows all\n"},
+		{"user quota info", "", 1, "appliance: info@home.lan has no account here; `appliance user list` shows all\n"},
+		{"user quota bob --json", "", 0, `\{\n.*\n.*\n  "used_messages": 0,\n  "quota_bytes": 524288000\n\}\n`},
+		{"user list", "", 0, `maria@home\.lan  +owner\nbob@home\.lan +Bob  quota 500M, app passwords: 1\neve@home\.lan *\n`},
+		{"user quota bob none", "", 0, `bob@home\.lan holds 0K in 0 messages; there is no quota\.\n`},
 		{"alias list --json", "", 0, `\[\]\n`},
 		{"alias add info bob eve", "", 0, `info@home\.lan goes to bob@home\.lan eve@home\.lan now\.\n`},
 		{"alias add @home.lan maria", "", 0, `@home\.lan goes to maria@home\.lan now\.\n`},
@@ -422,6 +438,37 @@ func commandsRun(t *testing.T, data string) {
 	if err := json.Unmarshal([]byte(list), &users); err != nil || len(users) != 3 || strings.Contains(list, "argon2") {
 		t.Errorf("%v: %s", err, list)
 	}
+}
+
+// TestQuotaReachesOpenSessions sets a quota while somebody is logged in, and lifts it again.
+func TestQuotaReachesOpenSessions(t *testing.T) {
+	data := t.TempDir()
+	r := startRun(t, data)
+	if status, _, errs := runCommand(t, data, "correct horse\n", "user", "add", "bob@x.lan", "--password-stdin"); status != 0 {
+		t.Fatal(errs)
+	}
+	in, conn, reply := r.imapLogin(t, "bob@x.lan", "correct horse")
+	if !strings.Contains(reply, "x OK") {
+		t.Fatal(reply)
+	}
+	say := func(command, want string) {
+		t.Helper()
+		if got := imapSay(t, in, conn, command); !strings.Contains(got, want) {
+			t.Errorf("%s: %q, want %q", command, got, want)
+		}
+	}
+	message := "APPEND INBOX {2000+}\r\n" + strings.Repeat("x", 2000)
+	say(message, "OK [APPENDUID")
+	if got := mustRun(t, data, "user", "quota", "bob@x.lan", "2K"); got != "bob@x.lan holds 2K in 1 message; the quota is 2K.\n" {
+		t.Errorf("%q", got)
+	}
+	say("GETQUOTAROOT INBOX", `* QUOTA "" (STORAGE 2 2)`)
+	say(message, "NO [OVERQUOTA]")
+	if got := mustRun(t, data, "user", "quota", "bob@x.lan", "1K"); !strings.HasSuffix(got, "the quota is 1K. Until something is deleted, new mail is refused.\n") {
+		t.Errorf("%q", got)
+	}
+	mustRun(t, data, "user", "quota", "bob@x.lan", "none")
+	say(message, "OK [APPENDUID")
 }
 
 func TestChangesReachOpenSessions(t *testing.T) {
