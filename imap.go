@@ -6,7 +6,7 @@ package main
 // CHILDREN (3348), APPENDLIMIT (7889), MULTIAPPEND (3502), ID (2971), UTF8=ACCEPT (6855), CONDSTORE and QRESYNC (7162), COMPRESS=DEFLATE
 // (4978), OBJECTID (8474), PREVIEW (8970), REPLACE (8508), INPROGRESS (9585), UNAUTHENTICATE (8437), CATENATE (4469),
 // SORT and THREAD (5256, 5957), ESORT (5267), I18NLEVEL=1 (5255), WITHIN (5032), SEARCH=FUZZY (6203), PARTIAL (9394),
-// SAVEDATE (8514) and QUOTA (9208).
+// SAVEDATE (8514), QUOTA (9208), METADATA (5464) and LIST-METADATA (9590).
 //
 // This file holds the session, its states and the table of verbs. imap_wire.go tells how a verb is written.
 
@@ -73,6 +73,8 @@ var imapVerbs = map[string]imapVerb{
 	"GETQUOTA":       {run: (*imapSession).getQuota, states: imapAuth},
 	"GETQUOTAROOT":   {run: (*imapSession).getQuotaRoot, states: imapAuth},
 	"SETQUOTA":       {run: (*imapSession).setQuota, states: imapAuth},
+	"GETMETADATA":    {run: (*imapSession).getMetadata, states: imapAuth},
+	"SETMETADATA":    {run: (*imapSession).setMetadata, states: imapAuth},
 	"STATUS":         {run: (*imapSession).status, states: imapAuth},
 	"APPEND":         {run: (*imapSession).append, states: imapAuth},
 	"SELECT":         {run: (*imapSession).selectFolder, states: imapAuth},
@@ -100,7 +102,8 @@ var (
 		"BINARY", "UNSELECT", "CHILDREN", "MULTIAPPEND", "UTF8=ACCEPT", "CONDSTORE", "OBJECTID", "PREVIEW",
 		"REPLACE", "INPROGRESS", "CATENATE",
 		"QRESYNC", "SORT", "SORT=DISPLAY", "ESORT", "THREAD=ORDEREDSUBJECT", "THREAD=REFERENCES", "THREAD=REFS", "I18NLEVEL=1",
-		"WITHIN", "SEARCH=FUZZY", "PARTIAL", "SAVEDATE", "QUOTA", "QUOTA=RES-STORAGE", "QUOTA=RES-MESSAGE"}
+		"WITHIN", "SEARCH=FUZZY", "PARTIAL", "SAVEDATE", "QUOTA", "QUOTA=RES-STORAGE", "QUOTA=RES-MESSAGE",
+		"METADATA", "LIST-METADATA"}
 )
 
 // errReplied says that a verb has written its tagged reply itself.

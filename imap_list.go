@@ -17,6 +17,7 @@ type listRequest struct {
 	onlySubscribed, onlySpecial, recursive         bool // selection options
 	showSubscribed, showStatus, extended, nameOnly bool // return options; nameOnly: LIST "" ""
 	items                                          statusItems
+	metadata                                       *metadataRequest // nil: not asked for
 }
 
 // list is LIST.
@@ -131,6 +132,12 @@ func (req *listRequest) parseReturn(cmd *imapCommand) (err error) {
 			return err
 		}
 		req.items, err = cmd.statusItems()
+	case "METADATA":
+		if err := cmd.sp(); err != nil {
+			return err
+		}
+		req.metadata = &metadataRequest{maxSize: -1}
+		err = req.metadata.parseEntries(cmd)
 	default:
 		return imapBad("LIST has no such return option")
 	}
@@ -229,7 +236,11 @@ func (s *imapSession) listOne(req *listRequest, tree []*treeNode, i int) error {
 	b = appendMailbox(b, n.name, s.utf8)
 	b = append(b, req.childInfo(n)...)
 	s.write(append(b, "\r\n"...))
-	if req.showStatus && n.exists {
+	// RFC 5819 §4, RFC 9590 §4: there is nothing more to tell of what is listed only for its children's sake.
+	if req.metadata != nil && n.exists && req.choosesItself(n) {
+		s.listMetadata(n.name, req.metadata)
+	}
+	if req.showStatus && n.exists && req.choosesItself(n) {
 		return s.listStatus(n.name, req.items)
 	}
 	return nil
@@ -246,10 +257,14 @@ func (s *imapSession) listStatus(name string, items statusItems) error {
 // selects says whether the selection options choose a name. Without any, all that exists is chosen, and parents of it.
 func (req *listRequest) selects(n *treeNode) bool {
 	if req.onlySubscribed || req.onlySpecial {
-		itself := (!req.onlySubscribed || n.subscribed) && (!req.onlySpecial || len(n.use) > 0)
-		return itself || req.childInfo(n) != ""
+		return req.choosesItself(n) || req.childInfo(n) != ""
 	}
 	return n.exists || n.children
+}
+
+// choosesItself says whether the selection options choose a name for what it is, not for its children.
+func (req *listRequest) choosesItself(n *treeNode) bool {
+	return (!req.onlySubscribed || n.subscribed) && (!req.onlySpecial || len(n.use) > 0)
 }
 
 // childInfo is the extended data item of RECURSIVEMATCH (RFC 9051 §6.3.9.6): what a name's descendants are chosen for.

@@ -458,6 +458,18 @@ func (c *imapCommand) literal() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	s, err := c.literalText(lit)
+	if err == nil && strings.IndexByte(s, 0) >= 0 {
+		err = imapBad("A literal must not have NUL bytes")
+	}
+	if err != nil {
+		return "", err
+	}
+	return s, nil
+}
+
+// literalText takes the literal that was announced into memory, whatever bytes it has.
+func (c *imapCommand) literalText(lit imapLiteral) (string, error) {
 	if lit.size > c.in.maxLiterals-c.in.literals {
 		return "", imapNo("LIMIT", fmt.Sprintf("The literals of a command may have %d bytes in all", c.in.maxLiterals))
 	}
@@ -469,9 +481,6 @@ func (c *imapCommand) literal() (string, error) {
 	}
 	if err := c.endLiteral(); err != nil {
 		return "", err
-	}
-	if bytes.IndexByte(b, 0) >= 0 {
-		return "", imapBad("A literal must not have NUL bytes")
 	}
 	return string(b), nil
 }

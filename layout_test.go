@@ -32,8 +32,9 @@ const layout = `
 	keywords: maildir uidlist
 	flagjournal: maildir mailstate
 	subscriptions: foldername maildir uidlist
+	attributes: maildir subscriptions
 	index: maildir mailstate uidlist
-	mailbox (delivery folder view watch incoming mailfile quota): address maildir mailstate foldername uidlist keywords flagjournal subscriptions index
+	mailbox (delivery folder view watch incoming mailfile quota metadata): address maildir mailstate foldername uidlist keywords flagjournal subscriptions attributes index
 
 	tomlfile:
 	settings: naming tomlfile

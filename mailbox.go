@@ -253,7 +253,9 @@ type Maildrop struct {
 
 	validityMu sync.Mutex // covers the file of the last UIDVALIDITY
 
-	listMu sync.Mutex // covers the list of folders, subscriptions and special uses on disk
+	listMu    sync.Mutex // covers the list of folders, subscriptions, special uses and annotations on disk
+	attrs     attributes // as last read; nil: not yet
+	attrStamp fileStamp
 
 	// saveMu keeps the index in order: whoever takes changes out of folders holds it until they are written, and no
 	// folder goes away or gets another name meanwhile.
@@ -488,10 +490,8 @@ func (d *Maildrop) list() ([]FolderInfo, error) {
 	list := []FolderInfo{{Name: inboxName, dir: "."}}
 	for _, name := range dirs {
 		info := FolderInfo{Name: decodeFolder(name), dir: name}
-		for _, def := range defaultFolders {
-			if def.name == info.Name {
-				info.SpecialUse = append(info.SpecialUse, def.use)
-			}
+		if use := useByName(info.Name); use != "" {
+			info.SpecialUse = append(info.SpecialUse, use)
 		}
 		for _, use := range uses[name] {
 			if len(info.SpecialUse) == 0 || info.SpecialUse[0] != use {
@@ -625,6 +625,7 @@ func (d *Maildrop) DeleteFolder(name string) error {
 	if err := d.takeOut(dir, gone); err != nil {
 		return fmt.Errorf("deleting a mailbox: %w", err)
 	}
+	d.dropMetadata(gone)
 	os.RemoveAll(gone)
 	return d.setSpecialUse(dir, nil)
 }
@@ -771,6 +772,9 @@ func (d *Maildrop) renameInbox(to string) error {
 		return err
 	}
 	defer target.Release()
+	if err := d.copyMetadata(inbox, target); err != nil { // the mail matters more
+		d.log.Warn("annotations not copied", "to", to, "error", err)
+	}
 	uids := inbox.allUIDs()
 	if len(uids) == 0 {
 		return nil

@@ -320,15 +320,19 @@ func newUIDHeader(validity uint32) uidHeader {
 	return uidHeader{validity: validity, next: 1 + uidReserve, modseq: modseqReserve, guid: hex.EncodeToString(id[:])}
 }
 
-// lock takes dovecot-uidlist.lock, as Dovecot does, so that both can work on one Maildir. As Dovecot does, "PID:HOST" is
-// written into it, by which a lock that a crash has left on this host is known at once.
+// lock takes dovecot-uidlist.lock, as Dovecot does, so that both can work on one Maildir.
 func (u *uidlist) lock() (unlock func(), err error) {
 	u.endBurst()
-	path := filepath.Join(filepath.Dir(u.path), uidlistLockName)
+	return dotLock(filepath.Join(filepath.Dir(u.path), uidlistLockName), u.owner)
+}
+
+// dotLock makes a lock file and waits for that of another program. As Dovecot does, it writes "PID:HOST" (owner) into it,
+// by which a lock that a crash has left on this host is known at once.
+func dotLock(path, owner string) (unlock func(), err error) {
 	for deadline := time.Now().Add(uidlistLockWait); ; time.Sleep(10 * time.Millisecond) {
 		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		if err == nil {
-			_, err = f.WriteString(u.owner)
+			_, err = f.WriteString(owner)
 			if cerr := f.Close(); err == nil {
 				err = cerr
 			}
@@ -341,18 +345,18 @@ func (u *uidlist) lock() (unlock func(), err error) {
 		if !errors.Is(err, fs.ErrExist) {
 			return nil, err
 		}
-		if u.lockIsStale(path) && os.Remove(path) == nil {
+		if lockIsStale(path, owner) && os.Remove(path) == nil {
 			continue
 		}
 		if time.Now().After(deadline) {
-			return nil, errors.New("another program holds " + uidlistLockName)
+			return nil, errors.New("another program holds " + filepath.Base(path))
 		}
 	}
 }
 
 // lockIsStale says that nobody can be holding the lock: its process is gone from this host, or was killed before it could
 // write its number, or it is too old.
-func (u *uidlist) lockIsStale(path string) bool {
+func lockIsStale(path, owner string) bool {
 	st, err := os.Stat(path)
 	if err != nil {
 		return false
@@ -363,7 +367,7 @@ func (u *uidlist) lockIsStale(path string) bool {
 		return true
 	}
 	pid, host, _ := strings.Cut(strings.TrimSpace(string(data)), ":")
-	_, here, _ := strings.Cut(u.owner, ":")
+	_, here, _ := strings.Cut(owner, ":")
 	n, err := strconv.Atoi(pid)
 	return err == nil && n > 0 && host == here && (n == os.Getpid() || !processAlive(n))
 }
