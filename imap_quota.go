@@ -31,14 +31,7 @@ func (s *imapSession) getQuota(cmd *imapCommand) error {
 // getQuotaRoot is GETQUOTAROOT (RFC 9208 §4.1.2). The mailbox need not exist. One of somebody else's has a quota root that
 // is not told: what all the mailboxes of its owner hold is nobody else's affair (§8).
 func (s *imapSession) getQuotaRoot(cmd *imapCommand) error {
-	raw, err := s.mailboxArg(cmd)
-	if err != nil {
-		return err
-	}
-	if err := cmd.end(); err != nil {
-		return err
-	}
-	name, err := s.mailboxName(raw)
+	name, err := s.mailboxOnly(cmd)
 	if err != nil {
 		return err
 	}

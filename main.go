@@ -19,9 +19,9 @@
 //	sasl*.go                logging in, the same for all protocols
 //	smtp*.go, pop3.go       one session type each
 //	imap*.go                the IMAP session, a family
-//	mailbox.go, delivery.go, folder*.go, view.go, watch.go, incoming.go, mailfile.go, quota.go
+//	mailbox.go, delivery.go, folder*.go, view.go, watch.go, incoming.go, mailfile.go, quota.go, metadata.go
 //	                        the store as the protocols see it
-//	maildir*.go, foldername.go, uidlist.go, keywords.go, subscriptions.go
+//	maildir*.go, foldername.go, uidlist.go, keywords.go, subscriptions.go, attributes.go
 //	                        its files, as Dovecot has them too
 //	index.go, mailstate.go  the disposable cache; the words of the store
 //	message*.go, address.go, mutf7.go  the formats of mail, without any state
