@@ -117,6 +117,7 @@ func undoDeliveries(done []delivered) {
 			f.poke()
 			f.Release()
 		}
+		one.folder.watches.note(one.dir, MessagesGone)
 	}
 }
 
@@ -154,6 +155,7 @@ func (s *Store) deliverOne(in *Incoming, target Delivery, last bool) (delivered,
 		f.poke()
 		f.Release()
 	}
+	d.watches.note(dir, MessagesNew)
 	return one, nil
 }
 

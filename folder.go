@@ -60,7 +60,7 @@ type Folder struct {
 	changesFloor uint64 // changes is complete for what came after
 
 	views map[*View]struct{}
-	told  bool // views are to be told when the lock is given back
+	told  MailboxChange // what the views and watches are to be told when the lock is given back
 
 	dirty    []imap.UID // not in the index yet; some perhaps twice, in any order
 	allDirty bool
@@ -133,11 +133,12 @@ func (f *Folder) GUID() (string, error) {
 	return f.list.head.guid, nil
 }
 
-// unlock gives the lock back and then tells the views what they have to Sync.
+// unlock gives the lock back and then tells the views that they have to Sync, and the maildrop's watches.
 func (f *Folder) unlock() {
 	var calls []func()
-	if f.told {
-		f.told = false
+	told, dir := f.told, f.dir
+	if told != 0 {
+		f.told = 0
 		for v := range f.views {
 			if v.onChange != nil {
 				calls = append(calls, v.onChange)
@@ -148,6 +149,7 @@ func (f *Folder) unlock() {
 	for _, call := range calls {
 		call()
 	}
+	f.drop.watches.note(dir, told)
 }
 
 // usable brings the folder in step with its files, or says why it cannot be used.
@@ -523,7 +525,7 @@ func (f *Folder) noteFlags(modseq uint64, uids []imap.UID) {
 		f.changesFloor = f.changes[0].modseq
 		f.changes = f.changes[1:]
 	}
-	f.told = true
+	f.told |= FlagsChanged
 }
 
 // count adds a message to the counters or takes it out (sign -1).
@@ -548,7 +550,7 @@ func (f *Folder) add(msgs []Msg) {
 		f.markDirty(m.UID)
 	}
 	f.msgs = append(f.msgs, msgs...)
-	f.told = true
+	f.told |= MessagesNew
 }
 
 // adopt gives new messages UIDs and one modseq and lists them. reserveUIDs must have succeeded for as many.
@@ -599,7 +601,8 @@ func (f *Folder) remove(idx []int) (uint64, error) {
 	}
 	f.uids, f.msgs = uids, msgs
 	f.gen++
-	f.metaOld, f.told = true, true
+	f.metaOld = true
+	f.told |= MessagesGone
 	f.drop.wakeIndex()
 	return modseq, err
 }
@@ -776,8 +779,7 @@ func (f *Folder) putAway() (folderBatch, bool) {
 	if f.settling {
 		if err := f.settleAll(); err != nil { // the journal says it all when the folder is loaded again
 			f.drop.log.Warn("files not renamed", "folder", f.dir, "error", err)
-			f.unwatch()
-			f.gone, f.told = true, true
+			f.leave()
 			return folderBatch{}, false
 		}
 	}
@@ -808,7 +810,8 @@ func (f *Folder) markGone() {
 func (f *Folder) leave() {
 	f.list.endBurst()
 	f.unwatch()
-	f.gone, f.told = true, true
+	f.gone = true
+	f.told |= viewsChanged
 }
 
 // moveTo follows a rename of the directory; drop.mu and f.mu are held.

@@ -55,7 +55,8 @@ func (f *Folder) flagBits(flags []imap.Flag, create bool) (Flags, uint64, error)
 	}
 	if len(table.names) != len(f.keywords.names) || grown {
 		f.keywords = table
-		f.metaOld, f.told = true, true
+		f.metaOld = true
+		f.told |= viewsChanged
 	}
 	return sys, keywords, nil
 }

@@ -267,7 +267,9 @@ type Maildrop struct {
 	index   *index             // nil until a folder is loaded
 	closed  bool
 
-	// Locks are taken in the order listMu, saveMu, mu, Folder.mu, timerMu.
+	watches mailboxWatches
+
+	// Locks are taken in the order listMu, saveMu, mu, Folder.mu, timerMu, watches.mu.
 	timerMu sync.Mutex
 	timer   *time.Timer // the next index flush
 	stopped bool
@@ -405,6 +407,7 @@ func (d *Maildrop) shut() error {
 		d.timer.Stop()
 	}
 	d.timerMu.Unlock()
+	d.watches.close()
 	d.saveMu.Lock()
 	defer d.saveMu.Unlock()
 	var batches []folderBatch
@@ -601,6 +604,7 @@ func (d *Maildrop) makeFolder(dir string) error {
 		os.RemoveAll(tmp)
 		return fmt.Errorf("making a mailbox: %w", err)
 	}
+	d.watches.created(decodeFolder(dir))
 	return syncDir(d.dir)
 }
 
@@ -626,6 +630,7 @@ func (d *Maildrop) DeleteFolder(name string) error {
 		return fmt.Errorf("deleting a mailbox: %w", err)
 	}
 	d.dropMetadata(gone)
+	d.watches.deleted(decodeFolder(dir))
 	os.RemoveAll(gone)
 	return d.setSpecialUse(dir, nil)
 }
@@ -641,7 +646,9 @@ func (d *Maildrop) takeOut(dir, gone string) error {
 	if f != nil {
 		f.markGone()
 	}
+	d.watches.let(dir)
 	if err := os.Rename(filepath.Join(d.dir, dir), gone); err != nil {
+		d.watches.retake(dir)
 		return err
 	}
 	d.usage.disturb()
@@ -701,10 +708,12 @@ func (d *Maildrop) RenameFolder(from, to string) error {
 		if err := d.renameDir(s.from, s.to); err != nil {
 			for _, undo := range steps[:i] {
 				d.renameDir(undo.to, undo.from)
+				d.watches.retake(undo.from)
 			}
 			return diskError(fmt.Errorf("renaming a mailbox: %w", err))
 		}
 	}
+	d.watches.renamed(from, to)
 	return syncDir(d.dir)
 }
 
@@ -739,10 +748,12 @@ func (d *Maildrop) moveDir(from, to string) error {
 		f.list.endBurst() // its lock has the old path
 		f.unwatch()
 	}
+	d.watches.let(from)
 	if err := os.Rename(filepath.Join(d.dir, from), filepath.Join(d.dir, to)); err != nil {
 		if f != nil {
 			f.watchDirs()
 		}
+		d.watches.retake(from)
 		return err
 	}
 	d.usage.disturb()
@@ -808,7 +819,11 @@ func (d *Maildrop) Subscribe(name string, on bool) error {
 	default:
 		names = append(names[:i], names[i+1:]...)
 	}
-	return diskError(saveSubscriptions(d.dir, names))
+	if err := saveSubscriptions(d.dir, names); err != nil {
+		return diskError(err)
+	}
+	d.watches.subscribed(name, on)
+	return nil
 }
 
 // Subscribed lists the subscriptions, sorted, those of folders that do not exist included.

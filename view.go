@@ -17,8 +17,11 @@ type View struct {
 	gen     uint64     // the folder's gen that uids correspond to
 	private bool       // uids is our own copy, with messages in it that are gone
 	modseq  uint64     // flag changes up to it have been reported
+	looked  uint64     // and those up to it found: more where they are held back
 	recent  []imap.UIDRange
 	own     []uint64 // modseqs of the session's own changes
+
+	holdMessages, holdFlags bool
 }
 
 // NewView opens a view. A writable one takes the messages that nobody has had as \Recent. onChange (may be nil) is called
@@ -31,7 +34,7 @@ func (f *Folder) NewView(readOnly bool, onChange func()) (*View, error) {
 	}
 	v := &View{folder: f, readOnly: readOnly, onChange: onChange}
 	v.claim()
-	v.uids, v.gen, v.modseq = f.uids, f.gen, f.modseq
+	v.uids, v.gen, v.modseq, v.looked = f.uids, f.gen, f.modseq, f.modseq
 	f.views[v] = struct{}{}
 	f.watchPoll()
 	return v, nil
@@ -122,6 +125,7 @@ type Changes struct {
 	Flags        []imap.UID // ascending: messages whose flags were changed by others
 	SilentFlags  []imap.UID // ascending: changed by the session itself, see Own
 	Exists       bool       // messages came: announce EXISTS (and RECENT)
+	New          []imap.UID // ascending: those messages
 	Deleted      bool       // the folder itself is gone
 	ModSeq       uint64     // all that has happened up to it is in here or was in an earlier one
 }
@@ -134,6 +138,23 @@ func (v *View) Own(modseq uint64) {
 	}
 }
 
+// Hold holds back what a session does not want to tell: messages that come, and flag changes. Flag changes that are held
+// are in Changes all the same, when they happen, and once more in the first Sync after that.
+func (v *View) Hold(messages, flags bool) { v.holdMessages, v.holdFlags = messages, flags }
+
+// Gone gives the messages in the view that are no longer in the folder, ascending: those that a Sync had to leave.
+func (v *View) Gone() []imap.UID {
+	f := v.folder
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !v.private && v.gen == f.gen {
+		return nil
+	}
+	var c Changes
+	v.removals(&c)
+	return c.ExpungedUIDs
+}
+
 // Sync brings the view in step. With expunge false, removals stay in the view (RFC 9051 §7.5.1: not during FETCH, STORE and
 // SEARCH); new messages and flags come all the same.
 func (v *View) Sync(expunge bool) (Changes, error) {
@@ -143,11 +164,14 @@ func (v *View) Sync(expunge bool) (Changes, error) {
 	if err := f.usable(); err != nil {
 		return Changes{Deleted: f.gone}, err
 	}
-	if f.modseq == v.modseq && f.gen == v.gen && !v.private {
+	held := v.holdMessages || v.holdFlags
+	if f.gen == v.gen && !v.private && (f.modseq == v.modseq || held && f.modseq == v.looked) {
 		return Changes{ModSeq: f.modseq}, nil
 	}
 	c := Changes{ModSeq: f.modseq}
-	v.claim()
+	if !v.holdMessages {
+		v.claim()
+	}
 	lastKnown := imap.UID(0)
 	if n := len(v.uids); n > 0 {
 		lastKnown = v.uids[n-1]
@@ -155,15 +179,22 @@ func (v *View) Sync(expunge bool) (Changes, error) {
 	if expunge && (v.private || f.gen != v.gen) {
 		v.removals(&c)
 	}
-	first := f.search(lastKnown + 1)
-	c.Exists = first < len(f.uids)
+	first, upto := f.search(lastKnown+1), len(f.uids)
+	if v.holdMessages {
+		upto = first
+	}
+	c.New = f.uids[first:upto:upto]
+	c.Exists = len(c.New) > 0
 	if expunge || !v.private && f.gen == v.gen {
-		v.uids, v.gen, v.private = f.uids, f.gen, false
+		v.uids, v.gen, v.private = f.uids[:upto:upto], f.gen, false
 	} else if c.Exists || !v.private {
-		v.uids, v.private = append(slices.Clone(v.uids), f.uids[first:]...), true
+		v.uids, v.private = append(slices.Clone(v.uids), c.New...), true
 	}
 	v.flagChanges(&c, lastKnown)
-	v.modseq, v.own = f.modseq, nil
+	if v.looked = f.modseq; !held {
+		v.modseq = f.modseq
+	}
+	v.own = nil
 	return c, nil
 }
 
@@ -186,15 +217,19 @@ func (v *View) removals(c *Changes) {
 // flagChanges finds what was changed since the view was last in step, among messages that it had.
 func (v *View) flagChanges(c *Changes, lastKnown imap.UID) {
 	f := v.folder
-	if v.modseq < f.changesFloor {
+	since, held := v.looked, false
+	if !v.holdMessages && !v.holdFlags && v.modseq < v.looked {
+		since, held = v.modseq, true
+	}
+	if held || since < f.changesFloor {
 		for i := range f.msgs {
-			if m := &f.msgs[i]; m.ModSeq > v.modseq && m.UID <= lastKnown {
+			if m := &f.msgs[i]; m.ModSeq > since && m.UID <= lastKnown {
 				c.Flags = append(c.Flags, m.UID)
 			}
 		}
 		return
 	}
-	first, _ := slices.BinarySearchFunc(f.changes, v.modseq+1, func(c flagChange, m uint64) int {
+	first, _ := slices.BinarySearchFunc(f.changes, since+1, func(c flagChange, m uint64) int {
 		if c.modseq < m {
 			return -1
 		}

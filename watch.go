@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -27,21 +28,28 @@ const (
 	hushDelay = time.Second
 )
 
-// watcher hands the notices to the folders.
+// dirListener is told what happens in a directory: that a path has a file now or no longer, or that notices were lost, which
+// need not be looked into before a while is over. It must not block.
+type dirListener interface {
+	noteEvent(path string, there bool)
+	noteLostEvents(after time.Duration)
+}
+
+// watcher hands the notices to those who listen.
 type watcher struct {
-	log     *slog.Logger
-	mu      sync.Mutex
-	fs      *fsnotify.Watcher
-	tried   bool
-	folders map[string]*Folder // by watched directory
+	log       *slog.Logger
+	mu        sync.Mutex
+	fs        *fsnotify.Watcher
+	tried     bool
+	listeners map[string][]dirListener // by watched directory
 }
 
 func newWatcher(log *slog.Logger) *watcher {
-	return &watcher{log: log, folders: make(map[string]*Folder)}
+	return &watcher{log: log, listeners: make(map[string][]dirListener)}
 }
 
-// add watches a directory for a folder; false where that cannot be had.
-func (w *watcher) add(dir string, f *Folder) bool {
+// add watches a directory for a listener; false where that cannot be had.
+func (w *watcher) add(dir string, l dirListener) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.tried {
@@ -57,19 +65,27 @@ func (w *watcher) add(dir string, f *Folder) bool {
 	if w.fs == nil || w.fs.Add(dir) != nil {
 		return false
 	}
-	w.folders[dir] = f
+	if !slices.Contains(w.listeners[dir], l) {
+		w.listeners[dir] = append(w.listeners[dir], l)
+	}
 	return true
 }
 
-func (w *watcher) remove(dir string, f *Folder) {
+func (w *watcher) remove(dir string, l dirListener) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.folders[dir] != f {
-		return
-	}
-	delete(w.folders, dir)
-	if w.fs != nil {
-		w.fs.Remove(dir)
+	had := w.listeners[dir]
+	// The list may be in use: listening makes a copy.
+	left := slices.DeleteFunc(slices.Clone(had), func(other dirListener) bool { return other == l })
+	switch {
+	case len(left) == len(had):
+	case len(left) > 0:
+		w.listeners[dir] = left
+	default:
+		delete(w.listeners, dir)
+		if w.fs != nil {
+			w.fs.Remove(dir)
+		}
 	}
 }
 
@@ -84,8 +100,8 @@ func (w *watcher) run(fs *fsnotify.Watcher) {
 				continue
 			}
 			if i := strings.LastIndexByte(e.Name, filepath.Separator); i > 0 {
-				if f := w.folder(e.Name[:i]); f != nil {
-					f.noteEvent(e.Name, e.Has(fsnotify.Create))
+				for _, l := range w.listening(e.Name[:i]) {
+					l.noteEvent(e.Name, e.Has(fsnotify.Create))
 				}
 			}
 		case _, ok := <-fs.Errors:
@@ -97,17 +113,20 @@ func (w *watcher) run(fs *fsnotify.Watcher) {
 	}
 }
 
-func (w *watcher) folder(dir string) *Folder {
+// listening gives who listens to a directory; the list stays as it is.
+func (w *watcher) listening(dir string) []dirListener {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.folders[dir]
+	return slices.Clip(w.listeners[dir])
 }
 
 func (w *watcher) all() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, f := range w.folders {
-		f.noteLostEvents(eventDelay)
+	for _, list := range w.listeners {
+		for _, l := range list {
+			l.noteLostEvents(eventDelay)
+		}
 	}
 }
 
