@@ -5,8 +5,9 @@ package main
 // and CREATE-SPECIAL-USE (6154), MOVE (6851), LITERAL+ (7888), STATUS=SIZE (8438), BINARY (3516), UNSELECT (3691),
 // CHILDREN (3348), APPENDLIMIT (7889), MULTIAPPEND (3502), ID (2971), UTF8=ACCEPT (6855), CONDSTORE and QRESYNC (7162), COMPRESS=DEFLATE
 // (4978), OBJECTID (8474), PREVIEW (8970), REPLACE (8508), INPROGRESS (9585), UNAUTHENTICATE (8437), CATENATE (4469),
-// SORT and THREAD (5256, 5957), ESORT (5267), I18NLEVEL=1 (5255), WITHIN (5032), SEARCH=FUZZY (6203), PARTIAL (9394),
-// SAVEDATE (8514), QUOTA (9208), METADATA (5464) and LIST-METADATA (9590).
+// SORT and THREAD (5256, 5957), ESORT, CONTEXT=SEARCH and CONTEXT=SORT (5267), I18NLEVEL=1 (5255), WITHIN (5032),
+// SEARCH=FUZZY (6203), PARTIAL (9394), SAVEDATE (8514), MULTISEARCH (7377), NOTIFY (5465), QUOTA (9208), METADATA (5464) and
+// LIST-METADATA (9590).
 //
 // This file holds the session, its states and the table of verbs. imap_wire.go tells how a verb is written.
 
@@ -48,6 +49,8 @@ type imapVerb struct {
 	states imapState
 	uid    bool // has a UID form as well
 	quiet  bool // no EXPUNGE responses without UID (RFC 9051 §7.5.1)
+
+	removes bool // it removes messages, of which the client is told whatever NOTIFY says
 }
 
 // imapVerbs is the table of verbs.
@@ -81,13 +84,16 @@ var imapVerbs = map[string]imapVerb{
 	"EXAMINE":        {run: (*imapSession).selectFolder, states: imapAuth},
 	"IDLE":           {run: (*imapSession).idleCommand, states: imapAuth},
 	"CHECK":          {run: (*imapSession).noop, states: imapSelected},
+	"CANCELUPDATE":   {run: (*imapSession).cancelUpdate, states: imapSelected},
+	"ESEARCH":        {run: (*imapSession).esearch, states: imapAuth},
+	"NOTIFY":         {run: (*imapSession).setNotify, states: imapAuth},
 	"CLOSE":          {run: (*imapSession).closeFolder, states: imapSelected},
 	"UNSELECT":       {run: (*imapSession).closeFolder, states: imapSelected},
-	"EXPUNGE":        {run: (*imapSession).expunge, states: imapSelected, uid: true},
+	"EXPUNGE":        {run: (*imapSession).expunge, states: imapSelected, uid: true, removes: true},
 	"STORE":          {run: (*imapSession).store, states: imapSelected, uid: true, quiet: true},
 	"COPY":           {run: (*imapSession).copy, states: imapSelected, uid: true},
-	"MOVE":           {run: (*imapSession).move, states: imapSelected, uid: true},
-	"REPLACE":        {run: (*imapSession).replace, states: imapSelected, uid: true},
+	"MOVE":           {run: (*imapSession).move, states: imapSelected, uid: true, removes: true},
+	"REPLACE":        {run: (*imapSession).replace, states: imapSelected, uid: true, removes: true},
 	"FETCH":          {run: (*imapSession).fetch, states: imapSelected, uid: true, quiet: true},
 	"SEARCH":         {run: (*imapSession).search, states: imapSelected, uid: true, quiet: true},
 	"SORT":           {run: (*imapSession).search, states: imapSelected, uid: true, quiet: true},
@@ -102,14 +108,15 @@ var (
 		"BINARY", "UNSELECT", "CHILDREN", "MULTIAPPEND", "UTF8=ACCEPT", "CONDSTORE", "OBJECTID", "PREVIEW",
 		"REPLACE", "INPROGRESS", "CATENATE",
 		"QRESYNC", "SORT", "SORT=DISPLAY", "ESORT", "THREAD=ORDEREDSUBJECT", "THREAD=REFERENCES", "THREAD=REFS", "I18NLEVEL=1",
-		"WITHIN", "SEARCH=FUZZY", "PARTIAL", "SAVEDATE", "QUOTA", "QUOTA=RES-STORAGE", "QUOTA=RES-MESSAGE",
-		"METADATA", "LIST-METADATA"}
+		"WITHIN", "SEARCH=FUZZY", "PARTIAL", "SAVEDATE", "CONTEXT=SEARCH", "CONTEXT=SORT", "MULTISEARCH", "NOTIFY",
+		"QUOTA", "QUOTA=RES-STORAGE", "QUOTA=RES-MESSAGE", "METADATA", "LIST-METADATA"}
 )
 
 // errReplied says that a verb has written its tagged reply itself.
 var errReplied = errors.New("replied already")
 
-// imapSession is one client's session. Only its own goroutine uses it, but while it waits in IDLE, when push may.
+// imapSession is one client's session. Only its own goroutine uses it, but while it waits in IDLE or under NOTIFY, when
+// push may.
 type imapSession struct {
 	ctx  context.Context
 	c    *Conn
@@ -121,6 +128,10 @@ type imapSession struct {
 	view     *View     // in the selected state
 	readOnly bool      // EXAMINE
 	saved    []imap.UID
+	contexts []*searchContext // of the selected mailbox
+
+	notify       *notifier  // nil until NOTIFY is used
+	appendedUIDs []imap.UID // messages that the session has put into the selected mailbox since it was last told
 
 	rev2      bool // ENABLE IMAP4rev2
 	utf8      bool // names and quoted strings are UTF-8: rev2 or UTF8=ACCEPT
@@ -153,6 +164,7 @@ func serveIMAP(ctx context.Context, c *Conn, p *Protocols) {
 // release gives back what the session holds of the store.
 func (s *imapSession) release() {
 	s.idle.wait()
+	s.endNotify()
 	s.closeView()
 	if s.drop != nil {
 		s.drop.Release()
@@ -184,7 +196,7 @@ func (s *imapSession) sayBye() {
 
 // command reads and runs one command.
 func (s *imapSession) command() {
-	if err := s.in.wait(s.c); err != nil {
+	if err := s.await(s.pushes()); err != nil || s.done {
 		s.done = true
 		return
 	}
@@ -253,7 +265,7 @@ func (s *imapSession) run(cmd *imapCommand) error {
 	if s.in.err != nil || s.done {
 		return err
 	}
-	s.update(!verb.quiet || cmd.uid)
+	s.update(verb.removes || s.wantsMessages() && (!verb.quiet || cmd.uid))
 	return err
 }
 
@@ -369,6 +381,17 @@ func (s *imapSession) resolve(set imap.NumSet) ([]imap.UID, error) {
 // resolveSeqs finds sequence numbers in a view. The set is tidy (tidySet).
 func resolveSeqs(uids []imap.UID, set imap.SeqSet) ([]imap.UID, error) {
 	last := uint32(len(uids))
+	for _, r := range set {
+		if n := max(r.Start, r.Stop, 1); n > last {
+			return nil, imapBad("The mailbox has %d messages, so there is no message %d", last, n)
+		}
+	}
+	return seqsWithin(uids, set), nil
+}
+
+// seqsWithin is resolveSeqs that leaves out what is beyond the end.
+func seqsWithin(uids []imap.UID, set imap.SeqSet) []imap.UID {
+	last := uint32(len(uids))
 	var found []imap.UID
 	var upto uint32 // taken so far
 	for _, r := range set {
@@ -379,18 +402,13 @@ func resolveSeqs(uids []imap.UID, set imap.SeqSet) ([]imap.UID, error) {
 		if hi == 0 {
 			hi = last
 		}
-		if lo > hi {
-			lo, hi = hi, lo
-		}
-		if hi > last || lo == 0 {
-			return nil, imapBad("The mailbox has %d messages, so there is no message %d", last, max(hi, 1))
-		}
+		lo, hi = min(lo, hi), min(max(lo, hi), last)
 		if lo = max(lo, upto+1); lo <= hi {
 			found = append(found, uids[lo-1:hi]...)
 			upto = hi
 		}
 	}
-	return found, nil
+	return found
 }
 
 // resolveUIDs finds UIDs in a view. The set is tidy (tidySet).

@@ -51,6 +51,7 @@ func (s *imapSession) append(cmd *imapCommand) error {
 		return fmt.Errorf("appending: %w", err)
 	}
 	s.warnQuota(folder)
+	s.appended(folder, uids)
 	return imapOK(string(appendUIDs(fmt.Appendf(nil, "APPENDUID %d ", folder.UIDValidity()), uids)), "APPEND completed")
 }
 

@@ -55,7 +55,7 @@ func (s *imapSession) compress(cmd *imapCommand) error {
 		s.done, s.bye = true, "Nothing may follow COMPRESS"
 		return imapBad("Nothing may follow COMPRESS")
 	}
-	s.update(true)
+	s.update(s.wantsMessages())
 	s.line(cmd.tag + " OK DEFLATE active")
 	s.c.Writer().Flush()
 	s.in.line = s.in.line[:0]
@@ -103,6 +103,7 @@ func (s *imapSession) unauthenticate(cmd *imapCommand) error {
 	if s.c.Compressed() {
 		return imapBad("UNAUTHENTICATE is not available under COMPRESS")
 	}
+	s.endNotify()
 	s.closeView()
 	s.drop.Release()
 	s.drop = nil

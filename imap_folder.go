@@ -116,6 +116,7 @@ func (s *imapSession) create(cmd *imapCommand) error {
 	if err := s.drop.CreateFolder(name, use); err != nil {
 		return err
 	}
+	s.caused(MailboxEvent{Kind: MailboxCreated, Name: name})
 	folder, err := s.open(name, 0)
 	if err != nil {
 		return err
@@ -175,6 +176,9 @@ func (s *imapSession) delete(cmd *imapCommand) error {
 		return ErrInboxFixed
 	}
 	err = s.drop.DeleteFolder(name)
+	if err == nil {
+		s.caused(MailboxEvent{Kind: MailboxDeleted, Name: name})
+	}
 	if err == nil && s.view != nil && s.view.Folder().Name() == name {
 		s.closeView()
 	}
@@ -209,7 +213,15 @@ func (s *imapSession) rename(cmd *imapCommand) error {
 	if strings.HasPrefix(to, from+"/") && from != "INBOX" {
 		return imapNo("CANNOT", "A mailbox cannot be moved below itself")
 	}
-	return s.drop.RenameFolder(from, to)
+	err = s.drop.RenameFolder(from, to)
+	if err == nil {
+		e := MailboxEvent{Kind: MailboxRenamed, Name: to, OldName: from}
+		if from == "INBOX" { // RFC 9051 §6.3.6: it stays, and its messages are in a new mailbox
+			e = MailboxEvent{Kind: MailboxCreated, Name: to}
+		}
+		s.caused(e)
+	}
+	return err
 }
 
 // subscribe is SUBSCRIBE (RFC 9051 §6.3.7). A name without a mailbox may be subscribed: RFC 3501 §6.3.6 lets the server
@@ -225,7 +237,16 @@ func (s *imapSession) subscribe(cmd *imapCommand) error {
 	if err := checkNewName(name); err != nil {
 		return err
 	}
-	return s.drop.Subscribe(name, true)
+	return s.setSubscribed(name, true)
+}
+
+// setSubscribed changes the subscription of a mailbox.
+func (s *imapSession) setSubscribed(name string, on bool) error {
+	err := s.drop.Subscribe(name, on)
+	if err == nil {
+		s.caused(MailboxEvent{Kind: SubscriptionChanged, Name: name})
+	}
+	return err
 }
 
 // unsubscribe is UNSUBSCRIBE (RFC 9051 §6.3.8).
@@ -234,7 +255,7 @@ func (s *imapSession) unsubscribe(cmd *imapCommand) error {
 	if err != nil {
 		return err
 	}
-	return s.drop.Subscribe(strings.TrimSuffix(name, "/"), false)
+	return s.setSubscribed(strings.TrimSuffix(name, "/"), false)
 }
 
 // statusItems are the items of STATUS in the order asked for, by name in capitals.
@@ -306,6 +327,11 @@ func (s *imapSession) statusOf(name string, items statusItems) error {
 	if err != nil {
 		return fmt.Errorf("reading the status of a mailbox: %w", err)
 	}
+	return s.writeStatus(folder, name, &st, items)
+}
+
+// writeStatus writes a STATUS response.
+func (s *imapSession) writeStatus(folder *Folder, name string, st *Status, items statusItems) error {
 	b := append([]byte(nil), "* STATUS "...)
 	b = appendMailbox(b, name, s.utf8)
 	for i, item := range items {

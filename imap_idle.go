@@ -1,7 +1,8 @@
 package main
 
 // IDLE (RFC 2177, RFC 9051 §6.3.13): the session's goroutine waits for DONE while changes are pushed by a goroutine that
-// lives only as long as there is something to push. An idle session holds no buffers.
+// lives only as long as there is something to push. Under NOTIFY the same goes for the time between commands. A session
+// that waits holds no buffers.
 
 import (
 	"errors"
@@ -11,13 +12,14 @@ import (
 	"sync"
 )
 
-// idleState is what the session's goroutine and a push share while the session idles.
+// idleState is what the session's goroutine and a push share while the session waits.
 type idleState struct {
 	s       *imapSession
-	changed func() // given to the store's views
+	changed func() // given to the store's views and watches
 
 	mu      sync.Mutex
-	active  bool // the session idles: pushes may use it
+	active  bool // the session waits: pushes may use it
+	expunge bool // the client may be told of removed messages meanwhile
 	pushing bool // a push is running
 	again   bool // there may be more for it to do
 	broken  bool // a push has panicked: the view cannot be trusted
@@ -56,11 +58,11 @@ func (i *idleState) push() {
 		}
 	}()
 	for {
-		i.s.update(true)
+		i.s.update(i.expunge)
 		i.s.sayBye()
-		i.s.c.Writer().Flush()
+		err := i.s.c.Writer().Flush()
 		i.s.c.ReleaseWriter()
-		if i.s.done { // RFC 9051 §7.1.5: after BYE the server closes, and does not wait for the client
+		if i.s.done = i.s.done || err != nil; i.s.done { // RFC 9051 §7.1.5: after BYE the server closes, and does not wait for the client
 			i.s.c.StopReading()
 		}
 		i.mu.Lock()
@@ -76,9 +78,9 @@ func (i *idleState) push() {
 }
 
 // start lets pushes run, beginning with one for what has changed up to now.
-func (i *idleState) start() {
+func (i *idleState) start(expunge bool) {
 	i.mu.Lock()
-	i.active, i.again = true, false
+	i.active, i.again, i.expunge = true, false, expunge
 	i.mu.Unlock()
 	i.onChange()
 }
@@ -115,19 +117,28 @@ func (s *imapSession) idleCommand(cmd *imapCommand) error {
 
 // readDone waits for the line that ends IDLE, while changes are pushed.
 func (s *imapSession) readDone() (string, error) {
-	if s.c.Reader().Buffered() == 0 {
-		s.in.line = nil
-		s.c.ReleaseBuffers()
-		s.idle.start()
-		err := s.c.WaitInput()
-		if s.idle.wait() {
-			s.done, s.bye = true, "The server has failed"
-		}
-		if err != nil {
-			s.in.err = err
-			return "", err
-		}
+	if err := s.await(true, s.wantsMessages()); err != nil {
+		return "", err
 	}
 	err := s.in.readLine()
 	return string(s.in.line), err
+}
+
+// await flushes what is written and blocks until the client has sent something. With push, changes are pushed meanwhile,
+// with expunge removed messages as well.
+func (s *imapSession) await(push, expunge bool) error {
+	if s.c.Reader().Buffered() > 0 {
+		return nil
+	}
+	s.c.Writer().Flush()
+	s.in.line = nil
+	s.c.ReleaseBuffers()
+	if push {
+		s.idle.start(expunge)
+	}
+	s.in.err = s.c.WaitInput()
+	if push && s.idle.wait() {
+		s.done, s.bye = true, "The server has failed"
+	}
+	return s.in.err
 }

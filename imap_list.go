@@ -230,12 +230,7 @@ func (s *imapSession) listOne(req *listRequest, tree []*treeNode, i int) error {
 	if !req.selects(n) || !s.matchesAny(req.patterns, n.name) {
 		return nil
 	}
-	b := append([]byte(nil), "* LIST ("...)
-	b = append(b, strings.Join(req.attributes(n), " ")...)
-	b = append(b, `) "/" `...)
-	b = appendMailbox(b, n.name, s.utf8)
-	b = append(b, req.childInfo(n)...)
-	s.write(append(b, "\r\n"...))
+	s.writeList(req.attributes(n), n.name, req.childInfo(n))
 	// RFC 5819 §4, RFC 9590 §4: there is nothing more to tell of what is listed only for its children's sake.
 	if req.metadata != nil && n.exists && req.choosesItself(n) {
 		s.listMetadata(n.name, req.metadata)
@@ -244,6 +239,16 @@ func (s *imapSession) listOne(req *listRequest, tree []*treeNode, i int) error {
 		return s.listStatus(n.name, req.items)
 	}
 	return nil
+}
+
+// writeList writes a LIST response; extended are its extended data items with the space before them.
+func (s *imapSession) writeList(attributes []string, name, extended string) {
+	b := append([]byte(nil), "* LIST ("...)
+	b = append(b, strings.Join(attributes, " ")...)
+	b = append(b, `) "/" `...)
+	b = appendMailbox(b, name, s.utf8)
+	b = append(b, extended...)
+	s.write(append(b, "\r\n"...))
 }
 
 // listStatus is the STATUS response that follows a LIST response (RFC 5819 §2): none when the mailbox has just gone.

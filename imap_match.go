@@ -59,19 +59,23 @@ func (k *searchKey) arrange() {
 	}
 }
 
-// matcher runs one SEARCH. Its results are uids, seqs and modseqs, which belong
-// together, ascending.
+// matcher runs one SEARCH over a view, which need not be the session's. Its
+// results are uids, seqs and modseqs, which belong together, ascending.
 type matcher struct {
 	s      *imapSession
-	folder *Folder
+	view   *View
+	folder *Folder // of the view
 	q      *searchRequest
+	only   []imap.UID // those of the view to look at; nil: all. seqs means nothing then
+	uid    bool       // the client is answered in UIDs
+	from   correlator // of ESEARCH
 
 	uids    []imap.UID
 	seqs    []uint32
 	modseqs []uint64
 	partly  map[imap.UID]bool // found by the words of a fuzzy text only
 
-	tag   string    // of the command
+	tag   string    // of the command; "": the client is not told of progress
 	done  int       // messages looked at
 	total int       // of them
 	due   time.Time // of the next word on that
@@ -89,12 +93,26 @@ type matcher struct {
 	file   *Message
 }
 
-// number gives result i as a UID or sequence number.
-func (m *matcher) number(uid bool, i int) uint32 {
-	if uid {
+// newMatcher makes a matcher of a parsed SEARCH; tag is that of the command.
+func (s *imapSession) newMatcher(view *View, q *searchRequest, tag string) *matcher {
+	q.key.resolve(s, view, true)
+	return &matcher{s: s, view: view, folder: view.Folder(), q: q, tag: tag}
+}
+
+// number gives result i as the UID or sequence number that the client wants.
+func (m *matcher) number(i int) uint32 {
+	if m.uid {
 		return uint32(m.uids[i])
 	}
 	return m.seqs[i]
+}
+
+// appendNumbers appends some of the results as a set, in their order.
+func (m *matcher) appendNumbers(b []byte, from, to int) []byte {
+	if m.uid {
+		return appendUIDs(b, m.uids[from:to])
+	}
+	return appendSeqs(b, m.seqs[from:to])
 }
 
 // highest gives the highest modseq among the messages that the answer names
@@ -116,13 +134,16 @@ func (m *matcher) highest(returns searchReturn) uint64 {
 	return n
 }
 
-// run looks at all messages of the view in batches.
+// run looks at the messages in batches.
 func (m *matcher) run() error {
 	m.q.key.arrange()
 	cheap, dear := splitKeys(m.q.key.keys)
 	full := len(cheap) > 0 && cheap[len(cheap)-1].cost == costFile || usesFile(dear)
 	var msgs []Msg
-	all := m.s.view.UIDs()
+	all := m.view.UIDs()
+	if m.only != nil {
+		all = m.only
+	}
 	m.total = len(all)
 	m.progress()
 	for start := 0; start < len(all); start += fetchBatch {
@@ -273,7 +294,7 @@ func (m *matcher) match(k *searchKey) bool {
 	case opKeyword:
 		return m.hasKeyword(k.name)
 	case opRecent:
-		return m.s.view.Recent(m.msg.UID)
+		return m.view.Recent(m.msg.UID)
 	case opLarger:
 		return m.msg.Size > k.n
 	case opSmaller:

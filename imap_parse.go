@@ -48,20 +48,6 @@ type imapInput struct {
 	err      error  // why nothing can be read any more
 }
 
-// wait blocks until there is something to read, and holds no buffers meanwhile.
-func (in *imapInput) wait(c *Conn) error {
-	if in.reader().Buffered() > 0 {
-		return nil
-	}
-	in.writer().Flush()
-	in.line = nil
-	c.ReleaseBuffers()
-	if err := c.WaitInput(); err != nil {
-		in.err = err
-	}
-	return in.err
-}
-
 // next starts a command: it reads its first line.
 func (in *imapInput) next() error {
 	in.before, in.literals, in.open = 0, 0, false

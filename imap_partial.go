@@ -71,17 +71,13 @@ func (r *partialRange) append(b []byte) []byte {
 }
 
 // appendPartial appends PARTIAL (window set), NIL for an empty one (RFC 9394 §3.1).
-func appendPartial(b []byte, cmd *imapCommand, r *partialRange, m *matcher) []byte {
+func appendPartial(b []byte, r *partialRange, m *matcher) []byte {
 	b = append(b, " PARTIAL ("...)
 	b = append(r.append(b), ' ')
-	from, to := r.of(len(m.uids))
-	switch {
-	case from == to:
+	if from, to := r.of(len(m.uids)); from < to {
+		b = m.appendNumbers(b, from, to)
+	} else {
 		b = append(b, "NIL"...)
-	case cmd.uid:
-		b = appendUIDs(b, m.uids[from:to])
-	default:
-		b = appendSeqs(b, m.seqs[from:to])
 	}
 	return append(b, ')')
 }

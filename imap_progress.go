@@ -12,6 +12,9 @@ const imapProgressTime = 10 * time.Second
 
 // progress tells a client that waits how far the search is: INPROGRESS (RFC 9585 §4).
 func (m *matcher) progress() {
+	if m.tag == "" {
+		return
+	}
 	now := time.Now()
 	if m.due.IsZero() || now.After(m.due) {
 		if !m.due.IsZero() {

@@ -48,6 +48,7 @@ func (s *imapSession) replace(cmd *imapCommand) error {
 	if err != nil {
 		return fmt.Errorf("appending: %w", err)
 	}
+	s.appended(folder, uids)
 	s.linef("* OK [APPENDUID %d %d] The replacement is stored", folder.UIDValidity(), uids[0]) // RFC 8508 §3.4: before EXPUNGE
 	if _, _, err := s.view.Folder().Expunge([]imap.UID{old}, false); err != nil {
 		return fmt.Errorf("expunging: %w", err)

@@ -2,8 +2,8 @@ package main
 
 // SEARCH and UID SEARCH: RFC 9051 §6.4.4, RFC 3501 §6.4.4, RFC 4731 (ESEARCH),
 // RFC 5182 (SEARCHRES), RFC 7162 §3.1.5 (MODSEQ), RFC 5032 (WITHIN), RFC 8514
-// (SAVEDATE). imap_match.go looks at the messages, imap_fuzzy.go has FUZZY and
-// imap_partial.go PARTIAL.
+// (SAVEDATE). imap_match.go looks at the messages, imap_fuzzy.go has FUZZY,
+// imap_partial.go PARTIAL, imap_context.go UPDATE and imap_multisearch.go ESEARCH.
 
 import (
 	"errors"
@@ -22,7 +22,7 @@ const (
 )
 
 // searchReturn is a set of RETURN options (RFC 9051 §6.4.4).
-type searchReturn uint8
+type searchReturn uint16
 
 const (
 	returnMin searchReturn = 1 << iota
@@ -32,12 +32,14 @@ const (
 	returnSave
 	returnPartial
 	returnRelevancy
+	returnContext // RFC 5267 §4.2: a hint that we have no use for
+	returnUpdate
 )
 
 // searchReturns are the options by name.
 var searchReturns = map[string]searchReturn{
 	"MIN": returnMin, "MAX": returnMax, "ALL": returnAll, "COUNT": returnCount, "SAVE": returnSave,
-	"PARTIAL": returnPartial, "RELEVANCY": returnRelevancy,
+	"PARTIAL": returnPartial, "RELEVANCY": returnRelevancy, "CONTEXT": returnContext, "UPDATE": returnUpdate,
 }
 
 // searchOp is what a key asks of a message.
@@ -78,9 +80,11 @@ type searchKey struct {
 	op     searchOp
 	keys   []*searchKey
 	uids   []imap.UID
+	set    imap.NumSet // as the client wrote it; resolve makes uids of it
 	flags  Flags
 	name   string // of a keyword or field
 	n      int64
+	ago    int64 // seconds before now that n is, in OLDER and YOUNGER
 	finder *textFinder
 	cost   searchCost // see arrange
 }
@@ -95,7 +99,8 @@ type searchRequest struct {
 	charset  string
 	sort     []sortKey // of SORT
 	partial  *partialRange
-	fuzzy    bool // a FUZZY key was given
+	fuzzy    bool          // a FUZZY key was given
+	fetch    *fetchRequest // of UPDATE: what is told of new messages
 }
 
 // search is SEARCH and UID SEARCH.
@@ -121,7 +126,11 @@ func (s *imapSession) runSearch(cmd *imapCommand, q *searchRequest) error {
 	if q.modseq {
 		s.enableCondstore()
 	}
-	m := matcher{s: s, tag: cmd.tag, folder: s.view.Folder(), q: q}
+	if q.returns&returnUpdate != 0 && s.contextOf(cmd.tag) != nil { // RFC 5267 §4.3
+		return imapBad("This tag is that of a search that is kept up to date")
+	}
+	m := s.newMatcher(s.view, q, cmd.tag)
+	m.uid = cmd.uid
 	if err := m.run(); err != nil {
 		return err
 	}
@@ -136,7 +145,10 @@ func (s *imapSession) runSearch(cmd *imapCommand, q *searchRequest) error {
 			s.saved = slices.Sorted(slices.Values(s.saved))
 		}
 	}
-	s.answerSearch(cmd, q, &m)
+	s.answerSearch(cmd, q, m)
+	if q.returns&returnUpdate != 0 {
+		s.keepContext(m)
+	}
 	return nil
 }
 
@@ -169,10 +181,10 @@ func (s *imapSession) answerSearch(cmd *imapCommand, q *searchRequest, m *matche
 	if !q.extended {
 		q.returns = returnAll
 	}
-	if q.returns == returnSave { // RFC 5182 §2.1: nothing is asked for but to remember
+	if q.returns&^returnContext == returnSave { // RFC 5182 §2.1: nothing is asked for but to remember
 		return
 	}
-	s.write(appendESearch(nil, cmd, q, m))
+	s.write(appendESearch(nil, q, m))
 }
 
 // appendSearch appends the SEARCH response, or SORT (RFC 5256 §4), which is of the same form.
@@ -180,7 +192,7 @@ func appendSearch(b []byte, cmd *imapCommand, q *searchRequest, m *matcher) []by
 	b = append(append(b, "* "...), cmd.name...)
 	for i := range m.uids {
 		b = append(b, ' ')
-		b = strconv.AppendUint(b, uint64(m.number(cmd.uid, i)), 10)
+		b = strconv.AppendUint(b, uint64(m.number(i)), 10)
 	}
 	if q.modseq && len(m.uids) > 0 {
 		b = append(b, " (MODSEQ "...)
@@ -191,27 +203,17 @@ func appendSearch(b []byte, cmd *imapCommand, q *searchRequest, m *matcher) []by
 }
 
 // appendESearch appends the ESEARCH response.
-func appendESearch(b []byte, cmd *imapCommand, q *searchRequest, m *matcher) []byte {
-	b = append(b, `* ESEARCH (TAG `...)
-	b = appendString(b, cmd.tag, false)
-	b = append(b, ')')
-	if cmd.uid {
-		b = append(b, " UID"...)
-	}
+func appendESearch(b []byte, q *searchRequest, m *matcher) []byte {
+	b = m.from.append(b, m.tag, m.uid)
 	if n := len(m.uids); n > 0 {
 		if q.returns&returnMin != 0 {
-			b = strconv.AppendUint(append(b, " MIN "...), uint64(m.number(cmd.uid, 0)), 10)
+			b = strconv.AppendUint(append(b, " MIN "...), uint64(m.number(0)), 10)
 		}
 		if q.returns&returnMax != 0 {
-			b = strconv.AppendUint(append(b, " MAX "...), uint64(m.number(cmd.uid, n-1)), 10)
+			b = strconv.AppendUint(append(b, " MAX "...), uint64(m.number(n-1)), 10)
 		}
 		if q.returns&returnAll != 0 {
-			b = append(b, " ALL "...)
-			if cmd.uid {
-				b = appendUIDs(b, m.uids)
-			} else {
-				b = appendSeqs(b, m.seqs)
-			}
+			b = m.appendNumbers(append(b, " ALL "...), 0, n)
 		}
 		if q.returns&returnRelevancy != 0 {
 			b = appendRelevancy(b, m)
@@ -221,7 +223,7 @@ func appendESearch(b []byte, cmd *imapCommand, q *searchRequest, m *matcher) []b
 		}
 	}
 	if q.partial != nil {
-		b = appendPartial(b, cmd, q.partial, m)
+		b = appendPartial(b, q.partial, m)
 	}
 	if q.returns&returnCount != 0 {
 		b = strconv.AppendInt(append(b, " COUNT "...), int64(len(m.uids)), 10)
@@ -282,9 +284,10 @@ func (c *imapCommand) parseReturn(q *searchRequest) error {
 	err := c.list(func() (err error) {
 		option, ok := searchReturns[c.keyword()]
 		if !ok {
-			return c.expected("MIN, MAX, ALL, COUNT, SAVE, PARTIAL or RELEVANCY before this")
+			return c.expected("MIN, MAX, ALL, COUNT, SAVE, PARTIAL, RELEVANCY, CONTEXT or UPDATE before this")
 		}
-		if option == returnPartial {
+		switch option {
+		case returnPartial:
 			if err := c.sp(); err != nil {
 				return err
 			}
@@ -292,6 +295,8 @@ func (c *imapCommand) parseReturn(q *searchRequest) error {
 				return imapBad("There may be one PARTIAL")
 			}
 			q.partial, err = c.partialRange()
+		case returnUpdate:
+			q.fetch, err = c.noticeItems() // RFC 5465 §7
 		}
 		returns |= option
 		return err
@@ -416,7 +421,7 @@ func (s *imapSession) parseKey(c *imapCommand, q *searchRequest, depth int) (*se
 		if word == "YOUNGER" {
 			op = opYounger
 		}
-		return &searchKey{op: op, n: time.Now().Unix() - int64(n)}, err
+		return &searchKey{op: op, ago: int64(n)}, err
 	case "FUZZY":
 		q.fuzzy = true
 		key, err := s.parseKey(c, q, depth+1)
@@ -469,18 +474,38 @@ func (s *imapSession) parseOr(c *imapCommand, q *searchRequest, depth int) (*sea
 	return &searchKey{op: opOr, keys: []*searchKey{a, b}}, err
 }
 
-// parseSetKey parses a set of numbers. In an empty mailbox it means nothing, and
-// that is no error, for clients search 1:* there.
+// parseSetKey parses a set of numbers.
 func (s *imapSession) parseSetKey(c *imapCommand, uid bool) (*searchKey, error) {
 	set, err := c.numSet(uid)
-	if err != nil {
-		return nil, err
+	return &searchKey{op: opSet, set: set}, err
+}
+
+// resolve finds what depends on the view and on the time. RFC 7377 §2: numbers
+// beyond the end of a mailbox mean nothing, and that is no error. What message
+// numbers and "$" mean is fixed the first time (RFC 5267 §4.3); "$" are messages
+// of the selected mailbox.
+func (k *searchKey) resolve(s *imapSession, view *View, first bool) {
+	for _, key := range k.keys {
+		key.resolve(s, view, first)
 	}
-	if len(s.view.UIDs()) == 0 {
-		return &searchKey{op: opSet}, nil
+	switch set := k.set.(type) {
+	case imap.SeqSet:
+		if first {
+			k.uids = seqsWithin(view.UIDs(), set)
+		}
+	case imap.UIDSet:
+		switch {
+		case !imap.IsSearchRes(set):
+			k.uids = resolveUIDs(view.UIDs(), set)
+		case first && view == s.view:
+			k.uids = intersectUIDs(s.saved, view.UIDs())
+		case first:
+			k.uids = nil
+		}
 	}
-	uids, err := s.resolve(set)
-	return &searchKey{op: opSet, uids: uids}, err
+	if k.op == opOlder || k.op == opYounger {
+		k.n = time.Now().Unix() - k.ago
+	}
 }
 
 // parseTextKey parses the string of a key.

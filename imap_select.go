@@ -46,6 +46,7 @@ func (s *imapSession) selectFolder(cmd *imapCommand) error {
 		return fmt.Errorf("selecting a mailbox: %w", err)
 	}
 	s.view, s.readOnly = view, readOnly
+	s.holdView()
 	s.describe(name, &st)
 	if known != nil {
 		if err := s.resync(known); err != nil {
@@ -150,7 +151,7 @@ func (s *imapSession) closeFolder(cmd *imapCommand) error {
 		return nil
 	}
 	if s.condstore {
-		s.update(true)
+		s.update(s.wantsMessages())
 	}
 	if s.done {
 		return nil
@@ -174,12 +175,25 @@ func (s *imapSession) closeView() {
 		s.view.Close()
 	}
 	s.view, s.saved, s.readOnly = nil, nil, false
+	s.contexts, s.appendedUIDs = nil, nil
 }
 
-// update tells what has changed in the selected mailbox. Without expunge, removed messages stay in the view.
+// update tells what has changed: in the selected mailbox and, under NOTIFY, elsewhere. Without expunge, removed messages
+// stay in the view.
 func (s *imapSession) update(expunge bool) {
+	s.updateSelected(expunge)
+	if !s.done {
+		s.tellNotices()
+	}
+}
+
+// updateSelected tells what has changed in the selected mailbox.
+func (s *imapSession) updateSelected(expunge bool) {
 	if s.view == nil {
 		return
+	}
+	if s.notify != nil && s.notify.watch != nil && s.wantsMessages() {
+		s.notify.watch.Seen(s.view.Folder())
 	}
 	changes, err := s.view.Sync(expunge)
 	if err != nil && !changes.Deleted {
@@ -195,23 +209,32 @@ func (s *imapSession) update(expunge bool) {
 
 // announce writes the untagged responses for changes. also are UIDs, ascending, whose flags the client is owed besides.
 // Messages that were changed since are left to the next update and given back: a client that hears of one mod-sequence
-// takes all below it for told.
+// takes all below it for told. RFC 5465 §5.2 and §7 disagree on what comes first of FETCH and ADDTO; here it is FETCH, as
+// for flags (§5.1).
 func (s *imapSession) announce(changes *Changes, also []imap.UID) (since []imap.UID) {
 	if changes.Deleted {
 		s.done, s.bye = true, "The selected mailbox has been deleted"
 		return nil
 	}
-	if len(s.view.Folder().Keywords()) != s.keywords {
+	if len(s.view.Folder().Keywords()) != s.keywords && s.wantsMessages() {
 		s.flagNames()
 	}
+	s.dropGone(changes)
 	s.tellExpunged(changes)
 	if changes.Exists {
 		s.count()
 	}
-	since = s.fetchFlags(mergeUIDs(changes.Flags, also), changes.ModSeq, true)
+	flags := also
+	if s.wantsFlags() {
+		flags = mergeUIDs(changes.Flags, also)
+	}
+	since = s.fetchFlags(flags, changes.ModSeq, true)
 	if s.condstore {
 		since = mergeUIDs(since, s.fetchFlags(changes.SilentFlags, changes.ModSeq, false))
 	}
+	found := s.updateContexts(changes)
+	s.tellNew(changes.New, found)
+	s.tellContexts(found)
 	return since
 }
 

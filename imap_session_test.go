@@ -135,7 +135,7 @@ func TestIMAPPushPanics(t *testing.T) {
 	session := &imapSession{c: &Conn{Log: s.Log}}
 	session.idle.init(session)
 	session.view = &View{} // without a folder
-	session.idle.start()
+	session.idle.start(true)
 	if !session.idle.wait() {
 		t.Error("the push has not noticed")
 	}

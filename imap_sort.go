@@ -1,7 +1,8 @@
 package main
 
 // SORT and UID SORT: RFC 5256, with RFC 5267 (ESORT) and RFC 5957 (SORT=DISPLAY). What is found and how it is answered is
-// SEARCH's (imap_search.go); this file has the order. Header fields come from the cache.
+// SEARCH's (imap_search.go), keeping it up to date is in imap_context.go; this file has the order. Header fields come from
+// the cache.
 
 import (
 	"bytes"
@@ -123,6 +124,27 @@ type sortValue struct {
 // sortResults puts the results into the order that is asked for. RFC 5256 §3: what is the same stays in the order of
 // sequence numbers.
 func (m *matcher) sortResults() error {
+	values, err := m.sortValues()
+	if err != nil {
+		return err
+	}
+	order := make([]int, len(m.uids))
+	for i := range order {
+		order[i] = i
+	}
+	n := len(m.q.sort)
+	slices.SortStableFunc(order, func(a, b int) int {
+		return compareSorted(m.q.sort, values[a*n:], values[b*n:])
+	})
+	uids, seqs, modseqs := slices.Clone(m.uids), slices.Clone(m.seqs), slices.Clone(m.modseqs)
+	for to, from := range order {
+		m.uids[to], m.seqs[to], m.modseqs[to] = uids[from], seqs[from], modseqs[from]
+	}
+	return nil
+}
+
+// sortValues gives what is compared of the results: for each of them, one value for each criterion.
+func (m *matcher) sortValues() ([]sortValue, error) {
 	keys := m.q.sort
 	values := make([]sortValue, len(keys)*len(m.uids))
 	var fields fieldSet
@@ -136,34 +158,24 @@ func (m *matcher) sortResults() error {
 			}
 		}
 	})
-	if err != nil {
-		return err
-	}
-	order := make([]int, len(m.uids))
-	for i := range order {
-		order[i] = i
-	}
-	slices.SortStableFunc(order, func(a, b int) int {
-		for j, k := range keys {
-			x, y := &values[a*len(keys)+j], &values[b*len(keys)+j]
-			c := cmp.Compare(x.n, y.n)
-			if c == 0 {
-				c = strings.Compare(x.text, y.text)
-			}
-			if k.reverse {
-				c = -c
-			}
-			if c != 0 {
-				return c
-			}
+	return values, err
+}
+
+// compareSorted compares the values of two messages.
+func compareSorted(keys []sortKey, x, y []sortValue) int {
+	for j, k := range keys {
+		c := cmp.Compare(x[j].n, y[j].n)
+		if c == 0 {
+			c = strings.Compare(x[j].text, y[j].text)
 		}
-		return 0
-	})
-	uids, seqs, modseqs := slices.Clone(m.uids), slices.Clone(m.seqs), slices.Clone(m.modseqs)
-	for to, from := range order {
-		m.uids[to], m.seqs[to], m.modseqs[to] = uids[from], seqs[from], modseqs[from]
+		if k.reverse {
+			c = -c
+		}
+		if c != 0 {
+			return c
+		}
 	}
-	return nil
+	return 0
 }
 
 // value gives what is compared of a message; raw is the value of the field, folded as it stands.

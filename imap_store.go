@@ -239,6 +239,7 @@ func (s *imapSession) copy(cmd *imapCommand) error {
 		return fmt.Errorf("copying: %w", err)
 	}
 	s.warnQuota(to)
+	s.appended(to, dst)
 	return imapOK(copyUID(to, uids, dst), "COPY completed")
 }
 
@@ -261,6 +262,7 @@ func (s *imapSession) move(cmd *imapCommand) error {
 	if err != nil {
 		return fmt.Errorf("moving: %w", err)
 	}
+	s.appended(to, dst)
 	s.line("* OK [" + copyUID(to, uids, dst) + "] Moved")
 	return nil
 }

@@ -38,7 +38,8 @@ func (s *imapSession) thread(cmd *imapCommand) error {
 	if q.modseq {
 		s.enableCondstore()
 	}
-	m := matcher{s: s, folder: s.view.Folder(), q: q}
+	m := s.newMatcher(s.view, q, cmd.tag)
+	m.uid = cmd.uid
 	if err := m.run(); err != nil {
 		return err
 	}
@@ -56,9 +57,8 @@ func (s *imapSession) thread(cmd *imapCommand) error {
 	if len(roots) > 0 {
 		b = append(b, ' ')
 	}
-	number := func(at int) uint32 { return m.number(cmd.uid, at) }
 	for _, root := range roots {
-		b = appendThread(b, root, number)
+		b = appendThread(b, root, m.number)
 	}
 	s.write(append(b, "\r\n"...))
 	return nil

@@ -167,7 +167,7 @@ func appendUIDs(dst []byte, uids []imap.UID) []byte {
 	return dst
 }
 
-// appendSeqs appends sequence numbers, which must be ascending, as a set.
+// appendSeqs is appendUIDs for sequence numbers.
 func appendSeqs(dst []byte, seqs []uint32) []byte {
 	for i := 0; i < len(seqs); {
 		j := i
