@@ -308,10 +308,16 @@ func (f *Folder) states(dst []Msg, uids []imap.UID) ([]Msg, error) {
 // learn makes sizes and dates known that no file name and no index tells. Files are looked at without the lock: there may
 // be very many, and those without a size must be read. One that was renamed meanwhile is looked at again.
 func (f *Folder) learn(uids []imap.UID) error {
-	for range 3 {
+	for try := range 3 {
 		unknown, path, err := f.unlearned(uids)
 		if err != nil || len(unknown) == 0 {
 			return err
+		}
+		if try > 0 { // another program has renamed or removed them
+			f.poke()
+			if unknown, path, err = f.unlearned(uids); err != nil {
+				return err
+			}
 		}
 		for part := range slices.Chunk(unknown, 256) {
 			for i := range part {
@@ -363,9 +369,16 @@ func (m *Msg) lookUp(folder string) {
 		return
 	}
 	m.Date = st.ModTime().Unix()
-	if m.stored != st.Size() || m.Size < 0 {
-		m.stored = st.Size()
-		m.Size = crlfLength(path, st.Size())
+	if m.stored == st.Size() && m.Size >= 0 {
+		return
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return
+	}
+	defer file.Close()
+	if size, err := crlfLength(file); err == nil {
+		m.stored, m.Size = st.Size(), size
 	}
 }
 

@@ -213,7 +213,7 @@ func (s *imapSession) tellContext(ctx *searchContext, change contextChange, numb
 // Those of a SEARCH, in the order of the mailbox, need no positions.
 func (ctx *searchContext) remove(b []byte, uids []imap.UID, numbers func([]byte, []imap.UID) []byte) []byte {
 	ctx.uids = withoutUIDs(ctx.uids, uids)
-	if ctx.order == nil {
+	if ctx.q.sort == nil {
 		return numbers(append(b, "0 "...), uids)
 	}
 	left := len(ctx.order)
@@ -243,7 +243,7 @@ func (ctx *searchContext) remove(b []byte, uids []imap.UID, numbers func([]byte,
 func (s *imapSession) addTo(ctx *searchContext, b []byte, uids []imap.UID, numbers func([]byte, []imap.UID) []byte) []byte {
 	had := ctx.uids
 	ctx.uids = mergeUIDs(ctx.uids, uids)
-	if ctx.order == nil {
+	if ctx.q.sort == nil {
 		return numbers(append(b, "0 "...), uids)
 	}
 	places := s.places(ctx, uids)

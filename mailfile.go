@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 
 	"github.com/emersion/go-imap/v2"
@@ -87,7 +86,10 @@ func (f *Folder) opened(file *plainFile, path string, m *Msg, buf []byte) (*Mess
 	}
 	size := m.Size
 	if size < 0 || m.stored != stored {
-		size = crlfLength(path, stored)
+		if size, err = crlfLength(file); err != nil {
+			file.Close()
+			return nil, fmt.Errorf("opening a message: %w", err)
+		}
 		f.mu.Lock()
 		if i := f.find(m.UID, 0); i >= 0 {
 			f.msgs[i].stored, f.msgs[i].Size = stored, size
@@ -98,18 +100,10 @@ func (f *Folder) opened(file *plainFile, path string, m *Msg, buf []byte) (*Mess
 	return &Message{file: file, size: size, lf: size != stored}, nil
 }
 
-// crlfLength reads a file to know its length with CRLF line ends; stored is given back when it cannot be read.
-func crlfLength(path string, stored int64) int64 {
-	file, err := os.Open(path)
-	if err != nil {
-		return stored
-	}
-	defer file.Close()
-	n, err := io.Copy(io.Discard, newCRLFReader(file))
-	if err != nil {
-		return stored
-	}
-	return n
+// crlfLength reads a file from its beginning to know its length with CRLF line ends. It takes the open file, for the name
+// may be another one by now.
+func crlfLength(file io.ReaderAt) (int64, error) {
+	return io.Copy(io.Discard, newCRLFReader(io.NewSectionReader(file, 0, 1<<62)))
 }
 
 // Size is RFC822.SIZE: the length with CRLF line ends.

@@ -165,7 +165,8 @@ func (v *View) Sync(expunge bool) (Changes, error) {
 		return Changes{Deleted: f.gone}, err
 	}
 	held := v.holdMessages || v.holdFlags
-	if f.gen == v.gen && !v.private && (f.modseq == v.modseq || held && f.modseq == v.looked) {
+	nothing := f.modseq == v.modseq || held && f.modseq == v.looked && (v.holdMessages || len(v.uids) == len(f.uids))
+	if f.gen == v.gen && !v.private && nothing {
 		return Changes{ModSeq: f.modseq}, nil
 	}
 	c := Changes{ModSeq: f.modseq}
