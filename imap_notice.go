@@ -118,9 +118,7 @@ func (s *imapSession) isNews(told, now *Status, events notifyEvents) bool {
 func (s *imapSession) tellEvents(events []MailboxEvent) bool {
 	n := s.notify
 	for _, e := range events {
-		if e.Kind == MailboxRenamed {
-			n.rename(e.OldName, e.Name)
-		}
+		n.apply(e)
 	}
 	tree, err := s.folderTree()
 	if err != nil {
@@ -148,11 +146,20 @@ func (s *imapSession) tellEvents(events []MailboxEvent) bool {
 	return true
 }
 
-// rename follows a mailbox and those below it to its new name.
-func (n *notifier) rename(from, to string) {
+// apply brings what the client was told in step with an event: it goes with a mailbox, and follows one to its new name
+// with those below it.
+func (n *notifier) apply(e MailboxEvent) {
+	switch e.Kind {
+	case MailboxDeleted:
+		delete(n.told, e.Name)
+		return
+	case MailboxRenamed:
+	default:
+		return
+	}
 	for _, name := range slices.Collect(maps.Keys(n.told)) {
-		if rest, ok := strings.CutPrefix(name, from); ok && (rest == "" || rest[0] == '/') {
-			n.told[to+rest] = n.told[name]
+		if rest, ok := strings.CutPrefix(name, e.OldName); ok && (rest == "" || rest[0] == '/') {
+			n.told[e.Name+rest] = n.told[name]
 			delete(n.told, name)
 		}
 	}
@@ -222,9 +229,8 @@ func (s *imapSession) caused(e MailboxEvent) {
 		return
 	}
 	n.watch.TakeBack(e)
-	if n.stale = true; e.Kind == MailboxRenamed {
-		n.rename(e.OldName, e.Name)
-	}
+	n.apply(e)
+	n.stale = true
 }
 
 // appended says that the session has put messages into a folder itself: it is not told of them as of others' (RFC 5465
