@@ -4,11 +4,8 @@ package main
 // has, and a file only when nothing else can tell.
 
 import (
-	"bufio"
-	"bytes"
 	"cmp"
 	"errors"
-	"io"
 	"slices"
 	"strings"
 	"time"
@@ -73,6 +70,7 @@ type matcher struct {
 	uids    []imap.UID
 	seqs    []uint32
 	modseqs []uint64
+	numbers []uint32          // sequence numbers of the batch in hand
 	partly  map[imap.UID]bool // found by the words of a fuzzy text only
 
 	tag   string    // of the command; "": the client is not told of progress
@@ -81,16 +79,12 @@ type matcher struct {
 	due   time.Time // of the next word on that
 
 	keywords []string // of the folder
-	scratch  []byte   // copyBuffer bytes, made at first use
-
-	header *bufio.Reader // for eachField, made at first use
-	field  []byte
 
 	// The message in hand.
-	msg    *Msg
-	known  bool // structure has been looked up
-	cached cachedStructure
-	file   *Message
+	msg        *Msg
+	known      bool // structure has been looked up
+	cached     cachedStructure
+	textReader // its texts; file is nil until they are needed
 }
 
 // newMatcher makes a matcher of a parsed SEARCH; tag is that of the command.
@@ -134,38 +128,82 @@ func (m *matcher) highest(returns searchReturn) uint64 {
 	return n
 }
 
-// run looks at the messages in batches.
+// run looks at the messages in batches: at their states first, and what these leave over at their texts.
 func (m *matcher) run() error {
 	m.q.key.arrange()
-	cheap, dear := splitKeys(m.q.key.keys)
-	full := len(cheap) > 0 && cheap[len(cheap)-1].cost == costFile || usesFile(dear)
-	var msgs []Msg
+	state, more := splitKeys(m.q.key.keys, costFile)
 	all := m.view.UIDs()
 	if m.only != nil {
 		all = m.only
 	}
 	m.total = len(all)
 	m.progress()
-	for start := 0; start < len(all); start += fetchBatch {
+	m.uids, m.seqs = all, make([]uint32, len(all))
+	for i := range m.seqs {
+		m.seqs[i] = uint32(i + 1)
+	}
+	if len(state) > 0 || len(more) == 0 {
+		full := len(state) > 0 && state[len(state)-1].cost == costFile
+		if err := m.filter(full, func(msgs []Msg, match []bool) { m.matchState(msgs, match, state) }); err != nil {
+			return err
+		}
+	}
+	if len(more) == 0 {
+		return nil
+	}
+	return m.filter(usesFile(more), func(msgs []Msg, match []bool) { m.matchMore(msgs, match, more) })
+}
+
+// filter keeps those of the results that test says are some. It is given some hundreds at a time and sets match, which
+// runs parallel to them. full makes sizes and dates known. What is gone is left out.
+func (m *matcher) filter(full bool, test func(msgs []Msg, match []bool)) error {
+	uids, seqs := m.uids, m.seqs
+	m.uids, m.seqs, m.modseqs = nil, seqs[:0], m.modseqs[:0]
+	var msgs []Msg
+	for start := 0; start < len(uids); start += fetchBatch {
 		if err := m.s.ctx.Err(); err != nil || m.s.c.Closing() {
 			return imapNo("UNAVAILABLE", "The server is shutting down")
 		}
-		batch := all[start:min(start+fetchBatch, len(all))]
+		batch := uids[start:min(start+fetchBatch, len(uids))]
 		var err error
 		if msgs, err = m.folder.Messages(msgs, batch, full); err != nil {
 			return err
 		}
 		m.keywords = m.folder.Keywords()
-		m.done = start
-		m.batch(start, batch, msgs, cheap, dear)
+		m.numbers = seqs[start:]
+		if len(msgs) < len(batch) {
+			m.numbers = numbersOf(msgs, batch, seqs[start:])
+		}
+		var match [fetchBatch]bool
+		test(msgs, match[:len(msgs)])
+		for i := range msgs {
+			if match[i] {
+				m.uids = append(m.uids, msgs[i].UID)
+				m.seqs = append(m.seqs, m.numbers[i])
+				m.modseqs = append(m.modseqs, msgs[i].ModSeq)
+			}
+		}
 	}
 	return nil
 }
 
-// splitKeys parts keys that need the cache or the file from those before them.
-func splitKeys(keys []*searchKey) (cheap, dear []*searchKey) {
+// numbersOf gives the sequence numbers of those messages of a batch that are still there.
+func numbersOf(msgs []Msg, batch []imap.UID, seqs []uint32) []uint32 {
+	numbers := make([]uint32, 0, len(msgs))
+	at := 0
+	for i := range msgs {
+		for batch[at] != msgs[i].UID {
+			at++
+		}
+		numbers = append(numbers, seqs[at])
+	}
+	return numbers
+}
+
+// splitKeys parts keys of at most a cost from the others, which come behind them.
+func splitKeys(keys []*searchKey, most searchCost) (cheap, dear []*searchKey) {
 	for i, k := range keys {
-		if k.cost > costFile {
+		if k.cost > most {
 			return keys[:i], keys[i:]
 		}
 	}
@@ -182,48 +220,76 @@ func usesFile(keys []*searchKey) bool {
 	return false
 }
 
-// batch looks at some hundreds of messages; start is the index in the view of
-// the first one of uids.
-func (m *matcher) batch(start int, uids []imap.UID, msgs []Msg, cheap, dear []*searchKey) {
-	left := msgs[:0]
-	seqs := make([]uint32, 0, len(msgs))
-	at := 0
+// matchState matches keys that the state of a message decides.
+func (m *matcher) matchState(msgs []Msg, match []bool, keys []*searchKey) {
 	for i := range msgs {
-		for uids[at] != msgs[i].UID {
-			at++
-		}
 		m.msg = &msgs[i]
-		if m.matchAll(cheap) {
-			left = append(left, msgs[i])
-			seqs = append(seqs, uint32(start+at+1))
-		}
-	}
-	if len(dear) > 0 {
-		left, seqs = m.filterDear(left, seqs, dear)
-	}
-	for i := range left {
-		m.uids = append(m.uids, left[i].UID)
-		m.seqs = append(m.seqs, seqs[i])
-		m.modseqs = append(m.modseqs, left[i].ModSeq)
+		match[i] = m.matchAll(keys)
 	}
 }
 
-// filterDear keeps the messages that match keys which need more than their
-// state.
-func (m *matcher) filterDear(msgs []Msg, seqs []uint32, keys []*searchKey) ([]Msg, []uint32) {
-	found := m.lookUp(msgs, keys)
-	n := 0
-	for i := range msgs {
-		m.done = int(seqs[i]) - 1
-		m.progress()
-		m.msg, m.cached, m.known = &msgs[i], found[i], found[i].tree != nil
-		if m.matchAll(keys) {
-			msgs[n], seqs[n] = msgs[i], seqs[i]
-			n++
+// matchMore matches keys that need more than the state of a message: with the fields that the cache has where these
+// decide, else with a copy of what it has, and the file.
+func (m *matcher) matchMore(msgs []Msg, match []bool, keys []*searchKey) {
+	listed, rest := splitKeys(keys, costListed)
+	var left []int // indexes of messages that are not decided yet
+	if len(listed) > 0 {
+		left = m.matchListed(msgs, match, listed, len(rest) == 0)
+	} else {
+		left = make([]int, len(msgs))
+		for i := range left {
+			left[i] = i
 		}
+	}
+	if len(left) == 0 {
+		return
+	}
+	undecided := make([]Msg, len(left))
+	for i, at := range left {
+		undecided[i] = msgs[at]
+	}
+	found := m.lookUp(undecided, keys)
+	for i, at := range left {
+		m.done = int(m.numbers[at]) - 1
+		m.progress()
+		m.msg, m.cached, m.known = &undecided[i], found[i], found[i].tree != nil
+		match[at] = m.matchAll(keys)
 		m.close()
 	}
-	return msgs[:n], seqs[:n]
+}
+
+// matchListed matches keys that the fields in the cache decide, where they lie. It gives the indexes of the messages that
+// remain: those that the cache does not know, and unless these keys are all there are, those that match.
+func (m *matcher) matchListed(msgs []Msg, match []bool, keys []*searchKey, last bool) (left []int) {
+	uids := make([]imap.UID, len(msgs))
+	for i := range msgs {
+		uids[i] = msgs[i].UID
+	}
+	next := 0
+	m.folder.Cached(cacheStructure, uids, func(uid imap.UID, value []byte) {
+		c, ok := parseStructure(value)
+		if !ok || c.unlisted {
+			return
+		}
+		for uids[next] != uid {
+			left = append(left, next)
+			next++
+		}
+		m.msg, m.cached, m.known = &msgs[next], c, true
+		switch {
+		case !m.matchAll(keys):
+		case last:
+			match[next] = true
+		default:
+			left = append(left, next)
+		}
+		next++
+	})
+	m.cached, m.known = cachedStructure{}, false // it was valid for so long
+	for ; next < len(msgs); next++ {
+		left = append(left, next)
+	}
+	return left
 }
 
 // lookUp copies what the cache has of the messages.
@@ -431,109 +497,27 @@ func (m *matcher) matchText(k *searchKey) bool {
 	if !ok {
 		return false
 	}
-	if m.scratch == nil {
-		m.scratch = make([]byte, copyBuffer)
+	if len(k.finder.needle) == 0 {
+		return true
 	}
-	found, err := m.searchPart(k.finder, &root, k.op == opText, k.op == opText)
-	m.note(err)
-	return found
+	hit := textHit{finder: k.finder}
+	m.note(m.read(&root, k.op == opText, &hit))
+	return hit.found
 }
 
-// searchPart looks for a text in a part. header says whether its own header
-// counts, headers whether those of the parts inside do; the header of a message
-// inside always does, for there it is text.
-func (m *matcher) searchPart(f *textFinder, part *treePart, header, headers bool) (bool, error) {
-	if header {
-		found := false
-		err := m.eachField(part.headerOff, part.headerLen, func(raw []byte) bool {
-			found = f.in(wholeFieldText(raw))
-			return !found
-		})
-		if found || err != nil {
-			return found, err
-		}
-	}
-	for i := range part.children {
-		found, err := m.searchPart(f, &part.children[i], headers || !part.multipart, headers)
-		if found || err != nil {
-			return found, err
-		}
-	}
-	if !part.text {
-		return len(f.needle) == 0, nil
-	}
-	r, _ := transferReader(part.encoding, m.file.Section(part.bodyOff(), part.bodyLen))
-	return f.inStream(r, part.charset, m.scratch)
+// textHit looks for a text in those of a message.
+type textHit struct {
+	finder *textFinder
+	found  bool
 }
 
-// eachField calls visit for each field of the header block that begins at off,
-// within n bytes, until it returns false. Of a field longer than maxFieldKept
-// only the beginning is given. raw is valid during the call.
-func (m *matcher) eachField(off, n int64, visit func(raw []byte) bool) error {
-	if m.header == nil {
-		m.header = bufio.NewReaderSize(nil, 4<<10)
-	}
-	r := m.header
-	r.Reset(m.file.Section(off, n))
-	field := m.field[:0]
-	defer func() { m.field = field }()
-	begins := true
-	for {
-		line, err := r.ReadSlice('\n')
-		if err != nil && err != bufio.ErrBufferFull && err != io.EOF {
-			return err
-		}
-		blank := begins && isBlankLine(line)
-		if begins && len(field) > 0 && (blank || len(line) == 0 || line[0] != ' ' && line[0] != '\t') {
-			if !visit(field) {
-				return nil
-			}
-			field = field[:0]
-		}
-		if blank {
-			return nil
-		}
-		if room := maxFieldKept - len(field); room > 0 {
-			field = append(field, line[:min(room, len(line))]...)
-		}
-		if err == io.EOF {
-			if len(field) > 0 {
-				visit(field)
-			}
-			return nil
-		}
-		begins = err == nil
-	}
-}
+// begin is textVisitor.
+func (h *textHit) begin(bool) { h.finder.begin() }
 
-// fieldText gives the text of a field, unfolded and decoded.
-func fieldText(raw []byte) []byte {
-	return decodedText(unfold(raw[bytes.IndexByte(raw, ':')+1:]))
-}
-
-// wholeFieldText is fieldText with the field's name, and with the parameters that
-// RFC 2231 encodes once more in plain.
-func wholeFieldText(raw []byte) []byte {
-	text := unfold(raw)
-	if bytes.IndexByte(text, '*') < 0 {
-		return decodedText(text)
-	}
-	s := fieldScanner{s: string(text)}
-	return append(append(decodedText(text[:len(text):len(text)]), ' '), decodeParams(s.params())...)
-}
-
-// decodedText is decodeHeaderText that gives plain text back as it is.
-func decodedText(text []byte) []byte {
-	if isASCII(text) && !bytes.Contains(text, []byte("=?")) {
-		return text
-	}
-	return []byte(decodeHeaderText(string(text)))
-}
-
-// fieldIs says whether a field is called name.
-func fieldIs(raw []byte, name string) bool {
-	colon := bytes.IndexByte(raw, ':')
-	return colon >= 0 && bytes.EqualFold(bytes.TrimRight(raw[:colon], " \t"), []byte(name))
+// next is textVisitor.
+func (h *textHit) next(folded []byte) (more bool) {
+	h.found = h.finder.next(folded)
+	return !h.found
 }
 
 // monthNames are as RFC 5322 §3.3 has them.

@@ -564,8 +564,10 @@ func (ix *index) expungedSince(dir string, modseq uint64, f func(uid imap.UID)) 
 	return complete && err == nil
 }
 
-func cacheDBKey(kind CacheKind, uid imap.UID) []byte {
-	return binary.BigEndian.AppendUint32([]byte{byte(kind)}, uint32(uid))
+func cacheDBKey(kind CacheKind, uid imap.UID) []byte { return appendCacheKey(nil, kind, uid) }
+
+func appendCacheKey(dst []byte, kind CacheKind, uid imap.UID) []byte {
+	return binary.BigEndian.AppendUint32(append(dst, byte(kind)), uint32(uid))
 }
 
 // putCached keeps a value for the next transaction; past the limit it is forgotten.
@@ -674,7 +676,7 @@ func (ix *index) cached(dir string, kind CacheKind, uids []imap.UID, visit func(
 		if b != nil && b.Bucket(bucketCache) != nil {
 			c = b.Bucket(bucketCache).Cursor()
 		}
-		var k, v []byte
+		var k, v, key []byte
 		for _, uid := range uids {
 			if value := waiting[uid]; value != nil {
 				visit(uid, value)
@@ -683,7 +685,7 @@ func (ix *index) cached(dir string, kind CacheKind, uids []imap.UID, visit func(
 			if c == nil {
 				continue
 			}
-			key := cacheDBKey(kind, uid)
+			key = appendCacheKey(key[:0], kind, uid)
 			if k != nil && string(k) < string(key) {
 				k, v = c.Next()
 			}

@@ -5,7 +5,9 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
 	"io"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -74,8 +76,18 @@ func decodeCharset(charset string, b []byte) string {
 // isASCII says whether there is no byte beyond ASCII, and no escape that starts
 // another charset.
 func isASCII(b []byte) bool {
+	const high = 0x8080808080808080
+	if bytes.IndexByte(b, 0x1b) >= 0 {
+		return false
+	}
+	for len(b) >= 8 {
+		if binary.LittleEndian.Uint64(b)&high != 0 {
+			return false
+		}
+		b = b[8:]
+	}
 	for _, c := range b {
-		if c >= utf8.RuneSelf || c == 0x1b {
+		if c >= utf8.RuneSelf {
 			return false
 		}
 	}
@@ -253,17 +265,17 @@ func decodePercent(s string) string {
 
 // appendFolded appends UTF-8 in the form in which texts are compared, which is
 // close to i;unicode-casemap (RFC 5051): compatibility characters taken apart,
-// case folded.
+// case folded. Each character is folded by itself, so a text may be folded piece
+// by piece.
 func appendFolded(dst, text []byte) []byte {
-	for i := 0; i < len(text); {
-		c := text[i]
-		if c < utf8.RuneSelf {
-			dst = append(dst, lowerByte(c))
-			i++
+	for len(text) > 0 {
+		n := 0
+		if dst, n = appendFoldedASCII(dst, text); n > 0 {
+			text = text[n:]
 			continue
 		}
-		r, n := utf8.DecodeRune(text[i:])
-		if d := norm.NFKD.Properties(text[i : i+n]).Decomposition(); d != nil {
+		r, n := utf8.DecodeRune(text)
+		if d := norm.NFKD.Properties(text[:n]).Decomposition(); d != nil {
 			for len(d) > 0 {
 				r, size := utf8.DecodeRune(d)
 				dst = appendFoldedRune(dst, r)
@@ -272,9 +284,32 @@ func appendFolded(dst, text []byte) []byte {
 		} else {
 			dst = appendFoldedRune(dst, r)
 		}
-		i += n
+		text = text[n:]
 	}
 	return dst
+}
+
+// appendFoldedASCII appends what text begins with of ASCII, folded, and tells how
+// much that is. It takes eight bytes at a time.
+func appendFoldedASCII(dst, text []byte) (folded []byte, n int) {
+	const (
+		high  = 0x8080808080808080
+		fromA = 0x3f3f3f3f3f3f3f3f // a byte plus this has its highest bit set from 'A' on
+		pastZ = 0x2525252525252525 // and plus this behind 'Z'
+	)
+	dst = slices.Grow(dst, len(text))
+	for ; n+8 <= len(text); n += 8 {
+		w := binary.LittleEndian.Uint64(text[n:])
+		if w&high != 0 {
+			break
+		}
+		capitals := (w + fromA) &^ (w + pastZ) & high
+		dst = binary.LittleEndian.AppendUint64(dst, w|capitals>>2)
+	}
+	for ; n < len(text) && text[n] < utf8.RuneSelf; n++ {
+		dst = append(dst, lowerByte(text[n]))
+	}
+	return dst, n
 }
 
 // appendFoldedRune folds the case of one character.
@@ -289,8 +324,8 @@ func appendFoldedRune(dst []byte, r rune) []byte {
 // next; not safe for concurrent use.
 type textFinder struct {
 	needle []byte // folded
-	buf    []byte // the end of what was seen, folded
-	utf8   []byte // decoded text
+	buf    []byte // a short text, folded
+	tail   []byte // the end of the pieces so far, where the needle may begin
 }
 
 // newTextFinder looks for a text that is UTF-8.
@@ -300,54 +335,68 @@ func newTextFinder(text string) *textFinder {
 
 // in says whether a short text has the one that is looked for.
 func (f *textFinder) in(text []byte) bool {
-	f.buf = f.buf[:0]
-	return f.next(text)
+	f.buf = appendFolded(f.buf[:0], text)
+	return bytes.Contains(f.buf, f.needle)
 }
 
-// next says whether the text so far has it. text must not end inside a
-// character.
-func (f *textFinder) next(text []byte) bool {
-	f.buf = appendFolded(f.buf, text)
-	if bytes.Contains(f.buf, f.needle) {
+// begin starts a text that comes in pieces.
+func (f *textFinder) begin() { f.tail = f.tail[:0] }
+
+// next says whether the text has it as far as its next piece, which is folded.
+func (f *textFinder) next(folded []byte) bool {
+	if bytes.Contains(folded, f.needle) {
 		return true
 	}
-	if keep := max(0, len(f.needle)-1); len(f.buf) > keep {
-		f.buf = f.buf[:copy(f.buf, f.buf[len(f.buf)-keep:])]
+	keep := max(0, len(f.needle)-1)
+	seam := len(f.tail) > 0
+	f.tail = append(f.tail, folded[:min(keep, len(folded))]...)
+	if seam && bytes.Contains(f.tail, f.needle) {
+		return true
+	}
+	if len(folded) > keep {
+		f.tail = append(f.tail[:0], folded[len(folded)-keep:]...)
+	} else if over := len(f.tail) - keep; over > 0 {
+		f.tail = f.tail[:copy(f.tail, f.tail[over:])]
 	}
 	return false
 }
 
-// inStream says whether a stream of text in a charset has it. It reads no further
-// than it must; memory is bounded. scratch is where it reads to.
-func (f *textFinder) inStream(r io.Reader, charset string, scratch []byte) (bool, error) {
-	if len(f.needle) == 0 {
-		return true, nil
-	}
+// textFolder makes texts in any charset UTF-8 and folds them. It keeps its buffers
+// from one to the next; not safe for concurrent use.
+type textFolder struct {
+	folded []byte
+	utf8   []byte // decoded text
+}
+
+// stream gives a text in a charset folded to visit, piece by piece, until that
+// returns false. Memory is bounded. scratch is where r is read to. The only errors
+// are r's.
+func (f *textFolder) stream(r io.Reader, charset string, scratch []byte, visit func(folded []byte) (more bool)) error {
 	decoder := newDecoder(charset)
-	f.buf = f.buf[:0]
 	have := 0
 	for {
 		n, err := r.Read(scratch[have:])
 		have += n
 		if err != nil && err != io.EOF {
-			return false, err
+			return err
 		}
-		used, found, decodeErr := f.nextRaw(decoder, scratch[:have], err == io.EOF)
-		if found || err == io.EOF || decodeErr != nil {
-			return found, nil
+		used, more := f.piece(decoder, scratch[:have], err == io.EOF, visit)
+		if !more || err == io.EOF {
+			return nil
 		}
 		if used == 0 && have == len(scratch) { // no charset needs so much at a time
-			return false, nil
+			return nil
 		}
 		have = copy(scratch, scratch[used:have])
 	}
 }
 
-// nextRaw is next for text that the decoder makes UTF-8 of. It tells how much of
-// it was used; the error says that the decoder gives up.
-func (f *textFinder) nextRaw(decoder transform.Transformer, raw []byte, atEOF bool) (used int, found bool, err error) {
+// piece folds what can be decoded of a piece, and tells how much of it was used.
+// There is no more where visit has enough or the decoder gives up.
+func (f *textFolder) piece(decoder transform.Transformer, raw []byte, atEOF bool, visit func(folded []byte) bool) (used int, more bool) {
 	if _, guess := decoder.(guessUTF8); guess && isASCII(raw) {
-		return len(raw), f.next(raw), nil
+		f.folded = appendFolded(f.folded[:0], raw)
+		return len(raw), visit(f.folded)
 	}
 	if f.utf8 == nil {
 		f.utf8 = make([]byte, decodeBuffer)
@@ -355,15 +404,15 @@ func (f *textFinder) nextRaw(decoder transform.Transformer, raw []byte, atEOF bo
 	for {
 		out, in, err := decoder.Transform(f.utf8, raw[used:], atEOF)
 		used += in
-		if f.next(f.utf8[:out]) {
-			return used, true, nil
+		if f.folded = appendFolded(f.folded[:0], f.utf8[:out]); !visit(f.folded) {
+			return used, false
 		}
 		switch {
 		case err == transform.ErrShortDst && in+out > 0:
 		case err == nil, err == transform.ErrShortSrc:
-			return used, false, nil
+			return used, true
 		default:
-			return used, false, err
+			return used, false
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 func TestDecodeHeaderText(t *testing.T) {
@@ -107,18 +108,51 @@ func TestTextFinder(t *testing.T) {
 		{"ä", "x-none", "\xe4AB", true},
 	} {
 		for _, size := range []int{8, 64} { // pieces that end inside of characters
-			f := newTextFinder(tc.needle)
-			got, err := f.inStream(strings.NewReader(tc.text), tc.charset, make([]byte, size))
-			if err != nil || got != tc.want {
-				t.Errorf("%q in %q (%s): %v, %v", tc.needle, tc.text, tc.charset, got, err)
+			if got := foundInStream(t, tc.needle, tc.text, tc.charset, size); got != tc.want {
+				t.Errorf("%q in %q (%s): %v", tc.needle, tc.text, tc.charset, got)
 			}
 		}
 	}
 	text := strings.Repeat("ä", 10000) + "needle" + strings.Repeat("ö", 10000)
 	for size := 5; size < 40; size++ {
-		f := newTextFinder("äneedleö")
-		if got, _ := f.inStream(strings.NewReader(text), "utf-8", make([]byte, size)); !got {
+		if !foundInStream(t, "äneedleö", text, "utf-8", size) {
 			t.Errorf("not found in pieces of %d bytes", size)
+		}
+	}
+}
+
+// foundInStream says whether a text has the needle, read in pieces of size bytes.
+func foundInStream(t *testing.T, needle, text, charset string, size int) bool {
+	t.Helper()
+	hit := textHit{finder: newTextFinder(needle)}
+	hit.begin(true)
+	var folder textFolder
+	if err := folder.stream(strings.NewReader(text), charset, make([]byte, size), hit.next); err != nil {
+		t.Fatal(err)
+	}
+	return hit.found
+}
+
+// TestAppendFolded compares with folding one character at a time.
+func TestAppendFolded(t *testing.T) {
+	for _, text := range []string{"", "a", "@AZ[`az{", "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789abc", "1234567Ä90ABCDEFGHI", strings.Repeat("xY", 99) + "é"} {
+		var want []byte
+		for _, r := range text {
+			want = appendFolded(want, []byte(string(r)))
+		}
+		for at := range len(text) + 1 {
+			if !utf8.ValidString(text[:at]) {
+				continue
+			}
+			if got := appendFolded(appendFolded(nil, []byte(text[:at])), []byte(text[at:])); !bytes.Equal(got, want) {
+				t.Errorf("%q in two at %d: %q, want %q", text, at, got, want)
+			}
+		}
+	}
+	for c := range 128 {
+		word := bytes.Repeat([]byte{byte(c)}, 8)
+		if got := appendFolded(nil, word); !bytes.Equal(got, bytes.Repeat([]byte{lowerByte(byte(c))}, 8)) {
+			t.Errorf("%q became %q", word, got)
 		}
 	}
 }
