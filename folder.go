@@ -564,6 +564,7 @@ func (f *Folder) add(msgs []Msg) {
 	}
 	f.msgs = append(f.msgs, msgs...)
 	f.told |= MessagesNew
+	f.tellArrival(msgs)
 }
 
 // adopt gives new messages UIDs and one modseq and lists them. reserveUIDs must have succeeded for as many.
@@ -705,13 +706,15 @@ func (f *Folder) Cached(kind CacheKind, uids []imap.UID, visit func(uid imap.UID
 }
 
 // PutCached keeps a derived value. It is written to the index in the background and may be forgotten at any time.
-// One for a message that is gone is not kept: another folder may have the name by now.
-func (f *Folder) PutCached(kind CacheKind, uid imap.UID, value []byte) {
+// One for a message that is gone is not kept: another folder may have the name by now. false says that too many wait to be
+// written and this one is forgotten.
+func (f *Folder) PutCached(kind CacheKind, uid imap.UID, value []byte) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.gone && f.find(uid, 0) >= 0 {
-		f.index.putCached(f.dir, kind, uid, value)
+	if f.gone || kind < cacheBlocks && f.find(uid, 0) < 0 {
+		return true
 	}
+	return f.index.putCached(f.dir, kind, uid, value)
 }
 
 func (f *Folder) directory() string {

@@ -258,6 +258,10 @@ func (s *imapSession) run(cmd *imapCommand) error {
 	if state := s.state(); verb.states&state == 0 {
 		return imapBad("%s", wrongState(verb.states, state))
 	}
+	if cmd.name != "IDLE" {
+		s.p.text.enter()
+		defer s.p.text.leave()
+	}
 	err := verb.run(s, cmd)
 	if errors.Is(err, ErrClosed) {
 		s.done, s.bye = true, "The account is no longer available"

@@ -54,6 +54,12 @@ func startFetch(t testing.TB, messages ...string) *fetchClient {
 // fetchOn starts a session on a folder.
 func fetchOn(t testing.TB, folder *Folder) *fetchClient {
 	t.Helper()
+	return fetchOnWith(t, folder, &Protocols{})
+}
+
+// fetchOnWith starts a session of p on a folder.
+func fetchOnWith(t testing.TB, folder *Folder, p *Protocols) *fetchClient {
+	t.Helper()
 	view, err := folder.NewView(false, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -61,7 +67,7 @@ func fetchOn(t testing.TB, folder *Folder) *fetchClient {
 	ours, theirs := net.Pipe()
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	c := newConn(newConnEnv(connLimits{}, nil, nil, nil), theirs, "test", log)
-	s := &imapSession{ctx: context.Background(), c: c, p: &Protocols{}, drop: folder.drop, view: view}
+	s := &imapSession{ctx: context.Background(), c: c, p: p, drop: folder.drop, view: view}
 	s.in = imapInput{reader: c.Reader, writer: c.Writer, maxLiterals: imapMaxLiterals, maxDrain: imapMaxDrain}
 	s.idle.init(s)
 	done := make(chan struct{})

@@ -80,8 +80,12 @@ type matcher struct {
 
 	keywords []string // of the folder
 
+	index *textAnswers // what the text index says; nil: it was not asked
+	feed  *textFeed    // takes what is read of messages that it lacks; nil: nobody does
+
 	// The message in hand.
 	msg        *Msg
+	at         int  // its place in the view
 	known      bool // structure has been looked up
 	cached     cachedStructure
 	textReader // its texts; file is nil until they are needed
@@ -151,6 +155,8 @@ func (m *matcher) run() error {
 	if len(more) == 0 {
 		return nil
 	}
+	m.askIndex(more)
+	defer m.feedIndex()
 	return m.filter(usesFile(more), func(msgs []Msg, match []bool) { m.matchMore(msgs, match, more) })
 }
 
@@ -223,23 +229,17 @@ func usesFile(keys []*searchKey) bool {
 // matchState matches keys that the state of a message decides.
 func (m *matcher) matchState(msgs []Msg, match []bool, keys []*searchKey) {
 	for i := range msgs {
-		m.msg = &msgs[i]
+		m.takeUp(&msgs[i], m.numbers[i])
 		match[i] = m.matchAll(keys)
 	}
 }
 
-// matchMore matches keys that need more than the state of a message: with the fields that the cache has where these
-// decide, else with a copy of what it has, and the file.
+// matchMore matches keys that need more than the state of a message: with what the text index says and the fields that the
+// cache has where these decide, else with a copy of what the cache has, and the file.
 func (m *matcher) matchMore(msgs []Msg, match []bool, keys []*searchKey) {
-	listed, rest := splitKeys(keys, costListed)
-	var left []int // indexes of messages that are not decided yet
-	if len(listed) > 0 {
-		left = m.matchListed(msgs, match, listed, len(rest) == 0)
-	} else {
-		left = make([]int, len(msgs))
-		for i := range left {
-			left[i] = i
-		}
+	left := m.matchIndexed(msgs, match, keys) // indexes of messages that are not decided yet
+	if listed, rest := splitKeys(keys, costListed); len(listed) > 0 {
+		left = m.matchListed(msgs, match, left, listed, len(rest) == 0)
 	}
 	if len(left) == 0 {
 		return
@@ -250,20 +250,24 @@ func (m *matcher) matchMore(msgs []Msg, match []bool, keys []*searchKey) {
 	}
 	found := m.lookUp(undecided, keys)
 	for i, at := range left {
-		m.done = int(m.numbers[at]) - 1
+		m.takeUp(&undecided[i], m.numbers[at])
+		m.done = m.at
 		m.progress()
-		m.msg, m.cached, m.known = &undecided[i], found[i], found[i].tree != nil
+		m.cached, m.known = found[i], found[i].tree != nil
 		match[at] = m.matchAll(keys)
 		m.close()
 	}
 }
 
-// matchListed matches keys that the fields in the cache decide, where they lie. It gives the indexes of the messages that
-// remain: those that the cache does not know, and unless these keys are all there are, those that match.
-func (m *matcher) matchListed(msgs []Msg, match []bool, keys []*searchKey, last bool) (left []int) {
-	uids := make([]imap.UID, len(msgs))
-	for i := range msgs {
-		uids[i] = msgs[i].UID
+// takeUp takes a message with a sequence number in hand.
+func (m *matcher) takeUp(msg *Msg, number uint32) { m.msg, m.at = msg, int(number)-1 }
+
+// matchListed matches keys that the fields in the cache decide, where they lie. left has the indexes of the messages to
+// look at. It gives those that remain: what the cache does not know, and unless these keys are all there are, what matches.
+func (m *matcher) matchListed(msgs []Msg, match []bool, left []int, keys []*searchKey, last bool) (remain []int) {
+	uids := make([]imap.UID, len(left))
+	for i, at := range left {
+		uids[i] = msgs[at].UID
 	}
 	next := 0
 	m.folder.Cached(cacheStructure, uids, func(uid imap.UID, value []byte) {
@@ -272,24 +276,23 @@ func (m *matcher) matchListed(msgs []Msg, match []bool, keys []*searchKey, last 
 			return
 		}
 		for uids[next] != uid {
-			left = append(left, next)
+			remain = append(remain, left[next])
 			next++
 		}
-		m.msg, m.cached, m.known = &msgs[next], c, true
+		at := left[next]
+		next++
+		m.takeUp(&msgs[at], m.numbers[at])
+		m.cached, m.known = c, true
 		switch {
 		case !m.matchAll(keys):
 		case last:
-			match[next] = true
+			match[at] = true
 		default:
-			left = append(left, next)
+			remain = append(remain, at)
 		}
-		next++
 	})
 	m.cached, m.known = cachedStructure{}, false // it was valid for so long
-	for ; next < len(msgs); next++ {
-		left = append(left, next)
-	}
-	return left
+	return append(remain, left[next:]...)
 }
 
 // lookUp copies what the cache has of the messages.
@@ -387,9 +390,7 @@ func (m *matcher) match(k *searchKey) bool {
 		return m.msg.ModSeq >= uint64(k.n)
 	case opSentBefore, opSentOn, opSentSince:
 		return m.matchSent(k)
-	case opHeader:
-		return m.matchField(k.name, k.finder.in)
-	case opBody, opText:
+	case opHeader, opBody, opText:
 		return m.matchText(k)
 	case opEmail:
 		return m.matchEmailID(k.name)
@@ -474,10 +475,8 @@ func (m *matcher) note(err error) {
 
 // tree gives the parts of the message in hand, which is open.
 func (m *matcher) tree() (treePart, bool) {
-	if len(m.cached.tree) > 0 {
-		if root, ok := parseTree(m.cached.tree); ok && root.size() == m.file.Size() {
-			return root, true
-		}
+	if root, ok := knownTree(m.cached.tree, m.file); ok {
+		return root, true
 	}
 	value, err := readStructure(m.folder, m.msg.UID, m.file)
 	if err != nil {
@@ -488,8 +487,14 @@ func (m *matcher) tree() (treePart, bool) {
 	return parseTree(m.cached.tree)
 }
 
-// matchText looks for a text in the body, or in header and body.
+// matchText looks for a text in fields, in the body, or in header and body.
 func (m *matcher) matchText(k *searchKey) bool {
+	if v := m.verdict(k); v != textUnknown {
+		return v == textFound
+	}
+	if k.op == opHeader {
+		return m.matchField(k.name, k.finder.in)
+	}
 	if !m.open() {
 		return false
 	}
@@ -501,7 +506,11 @@ func (m *matcher) matchText(k *searchKey) bool {
 		return true
 	}
 	hit := textHit{finder: k.finder}
-	m.note(m.read(&root, k.op == opText, &hit))
+	if m.feed != nil && !m.indexed() {
+		m.readAll(&root, &hit, k.op == opBody)
+	} else {
+		m.note(m.read(&root, k.op == opText, &hit))
+	}
 	return hit.found
 }
 

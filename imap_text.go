@@ -24,7 +24,7 @@ type textReader struct {
 	header  *bufio.Reader
 	field   []byte
 	scratch []byte // copyBuffer bytes
-	folder  textFolder
+	folding textFolder
 	folded  []byte
 }
 
@@ -38,14 +38,14 @@ func (t *textReader) read(root *treePart, headers bool, v textVisitor) error {
 	return err
 }
 
-// part reads a part. inBody says whether its own header is text of the body, as that of a message inside is; other
-// headers count only where headers are wanted.
-func (t *textReader) part(part *treePart, inBody, headers bool, v textVisitor) (more bool, err error) {
+// part reads a part. body says whether its own header is text of the body, as that of a message inside is; other headers
+// count only where headers are wanted.
+func (t *textReader) part(part *treePart, body, headers bool, v textVisitor) (more bool, err error) {
 	more = true
-	if inBody || headers {
+	if body || headers {
 		err = t.eachField(part.headerOff, part.headerLen, func(raw []byte) bool {
 			t.folded = appendFolded(t.folded[:0], wholeFieldText(raw))
-			v.begin(inBody)
+			v.begin(body)
 			more = v.next(t.folded)
 			return more
 		})
@@ -61,7 +61,7 @@ func (t *textReader) part(part *treePart, inBody, headers bool, v textVisitor) (
 	}
 	v.begin(true)
 	r, _ := transferReader(part.encoding, t.file.Section(part.bodyOff(), part.bodyLen))
-	err = t.folder.stream(r, part.charset, t.scratch, func(folded []byte) bool {
+	err = t.folding.stream(r, part.charset, t.scratch, func(folded []byte) bool {
 		more = v.next(folded)
 		return more
 	})
@@ -113,15 +113,22 @@ func fieldText(raw []byte) []byte {
 	return decodedText(unfold(raw[bytes.IndexByte(raw, ':')+1:]))
 }
 
-// wholeFieldText is fieldText with the field's name, and with the parameters that
-// RFC 2231 encodes once more in plain.
+// wholeFieldText is fieldText with the field's name, which is never encoded, and
+// with the parameters that RFC 2231 encodes once more in plain.
 func wholeFieldText(raw []byte) []byte {
 	text := unfold(raw)
+	text = text[:len(text):len(text)]
+	var whole []byte
+	if name := text[:bytes.IndexByte(text, ':')+1]; bytes.Contains(name, []byte("=?")) {
+		whole = append([]byte(decodeCharset("", name)), decodedText(text[len(name):])...)
+	} else {
+		whole = decodedText(text)
+	}
 	if bytes.IndexByte(text, '*') < 0 {
-		return decodedText(text)
+		return whole
 	}
 	s := fieldScanner{s: string(text)}
-	return append(append(decodedText(text[:len(text):len(text)]), ' '), decodeParams(s.params())...)
+	return append(append(whole, ' '), decodeParams(s.params())...)
 }
 
 // decodedText is decodeHeaderText that gives plain text back as it is.

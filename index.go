@@ -95,7 +95,8 @@ type index struct {
 	db           *bbolt.DB
 	pending      map[cacheKey][]byte
 	pendingBytes int
-	resets       int // how often all was lost; folders then write everything anew
+	drops        map[cacheKey]struct{} // values that the next transaction removes
+	resets       int                   // how often all was lost; folders then write everything anew
 }
 
 var (
@@ -109,7 +110,7 @@ var (
 
 // openIndex opens or makes the file; what stands in the way is logged, not returned.
 func openIndex(path string, log *slog.Logger, wake func()) *index {
-	ix := &index{path: path, log: log, wake: wake, pending: make(map[cacheKey][]byte)}
+	ix := &index{path: path, log: log, wake: wake, pending: make(map[cacheKey][]byte), drops: make(map[cacheKey]struct{})}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		log.Error("index unavailable, working without", "error", err)
 		return ix
@@ -570,19 +571,21 @@ func appendCacheKey(dst []byte, kind CacheKind, uid imap.UID) []byte {
 	return binary.BigEndian.AppendUint32(append(dst, byte(kind)), uint32(uid))
 }
 
-// putCached keeps a value for the next transaction; past the limit it is forgotten.
-func (ix *index) putCached(dir string, kind CacheKind, uid imap.UID, value []byte) {
+// putCached keeps a value for the next transaction; past the limit it is forgotten, and room is false.
+func (ix *index) putCached(dir string, kind CacheKind, uid imap.UID, value []byte) (room bool) {
 	ix.mu.Lock()
 	key := cacheKey{dir, kind, uid}
-	room := ix.db != nil && ix.pendingBytes+len(value) <= indexPendingLimit
+	room = ix.db != nil && ix.pendingBytes+len(value) <= indexPendingLimit
 	if _, there := ix.pending[key]; room && !there {
 		ix.pending[key] = append([]byte(nil), value...)
 		ix.pendingBytes += len(value)
+		delete(ix.drops, key)
 	}
 	ix.mu.Unlock()
 	if room {
 		ix.wake()
 	}
+	return room
 }
 
 func (ix *index) dropPending(dir string) {
@@ -594,6 +597,11 @@ func (ix *index) dropPending(dir string) {
 			delete(ix.pending, k)
 		}
 	}
+	for k := range ix.drops {
+		if k.dir == dir {
+			delete(ix.drops, k)
+		}
+	}
 }
 
 // savePending writes the derived values; they stay readable until the transaction is through. What fails is forgotten.
@@ -603,8 +611,10 @@ func (ix *index) savePending() error {
 	for k, v := range ix.pending {
 		batch[k] = v
 	}
+	drops := ix.drops
+	ix.drops = make(map[cacheKey]struct{})
 	ix.mu.Unlock()
-	if len(batch) == 0 {
+	if len(batch) == 0 && len(drops) == 0 {
 		return nil
 	}
 	keys := slices.SortedFunc(maps.Keys(batch), cacheKey.compare) // a tree is filled in order at a fraction of the cost
@@ -619,7 +629,7 @@ func (ix *index) savePending() error {
 			}
 			keys = keys[n:]
 		}
-		return nil
+		return removeCached(tx, drops)
 	})
 	ix.mu.Lock()
 	for k, v := range batch {

@@ -45,7 +45,8 @@ const layout = `
 
 	pop3: accounts conn sasl mailbox mailstate protocols.Protocols
 	smtp: accounts address conn sasl mailbox mailstate message protocols.Protocols
-	imap: accounts conn sasl mailbox mailstate message mutf7 protocols.Protocols
+	textindex:
+	imap: accounts conn sasl mailbox mailstate message mutf7 textindex protocols.Protocols
 	protocols: accounts conn mailbox pop3 smtp imap
 
 	datadir (lock):

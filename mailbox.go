@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/emersion/go-imap/v2"
@@ -57,6 +58,7 @@ type Store struct {
 	lockOwner         string    // "PID:HOST" for lock files
 	journalFrom       int       // from how many messages on a change of flags goes by the journal
 	quota             func(account string) Quota
+	arrival           atomic.Pointer[func(f *Folder, uids []imap.UID)] // see OnArrival
 
 	mu      sync.Mutex
 	drops   map[string]*Maildrop

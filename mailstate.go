@@ -109,9 +109,13 @@ const (
 )
 
 // CacheKind names a disposable derived value of a message; those that use it number the kinds from 0 to cacheKinds-1.
+// Kinds from cacheBlocks on are values of several messages, kept under the UID of the first one; they stay when it goes.
 type CacheKind byte
 
-const cacheKinds = 6
+const (
+	cacheKinds            = 7
+	cacheBlocks CacheKind = 64
+)
 
 // FlagOp is how Folder.SetFlags combines.
 type FlagOp int

@@ -79,6 +79,7 @@ type Protocols struct {
 	progress time.Duration                              // between two INPROGRESS of IMAP, 0: 10 s
 	wrapConn func(net.Conn) net.Conn                    // what is put around a connection that was accepted, nil: nothing
 	env      *connEnv
+	text     *textFeeder // of SEARCH; nil: there is none
 	open     []openPort
 	lastConn atomic.Uint64
 	lastBusy atomic.Int64 // second in which a connection over the caps was logged
@@ -142,6 +143,10 @@ func (p *Protocols) prepare() {
 		p.listen = listenTCP
 	}
 	p.env = newConnEnv(p.limits, p.TLS, p.Accounts, p.Now)
+	if p.Store != nil {
+		p.text = newTextFeeder()
+		p.Store.OnArrival(p.text.arrived)
+	}
 	p.conns = map[*Conn]struct{}{}
 	p.perAddr = map[netip.Addr]int{}
 }
@@ -248,6 +253,7 @@ func (p *Protocols) shutdown(cancel context.CancelFunc) {
 	})
 	p.running.Wait()
 	force.Stop()
+	p.text.close()
 }
 
 // accept takes connections until the listener is closed. When the system has no
