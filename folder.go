@@ -553,6 +553,8 @@ func (f *Folder) count(m *Msg, sign int) {
 
 // add puts new messages, whose UIDs ascend above all others, into memory.
 func (f *Folder) add(msgs []Msg) {
+	before := len(f.uids)
+	f.uids = slices.Grow(f.uids, len(msgs))
 	for i := range msgs {
 		m := &msgs[i]
 		f.count(m, 1)
@@ -560,9 +562,13 @@ func (f *Folder) add(msgs []Msg) {
 		if f.byBase != nil {
 			f.byBase[m.base] = m.UID
 		}
-		f.markDirty(m.UID)
 	}
-	f.msgs = append(f.msgs, msgs...)
+	f.markAllDirty(f.uids[before:])
+	if len(f.msgs) == 0 {
+		f.msgs = slices.Clip(msgs)
+	} else {
+		f.msgs = append(f.msgs, msgs...)
+	}
 	f.told |= MessagesNew
 	f.tellArrival(msgs)
 }

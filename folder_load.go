@@ -438,7 +438,8 @@ func (f *Folder) takeNew(seen map[string]found, listed map[string]uidEntry) erro
 	if n := len(f.uids); n > 0 {
 		last = f.uids[n-1]
 	}
-	var withUID, without []Msg
+	withUID := make([]Msg, 0, min(len(listed), len(names)))
+	without := make([]Msg, 0, len(names)-cap(withUID))
 	for _, base := range names {
 		at := seen[base]
 		m := f.newMsg(base, at)
