@@ -31,8 +31,10 @@ func (f *Folder) load() error {
 	}
 	f.mu.Lock()
 	defer f.unlock()
-	f.watchDirs()
+	watching := make(chan bool, 1)
+	go func() { watching <- f.watchBoth() }() // in a large folder this takes the system a while
 	meta, msgs, known := f.index.loadFolder(f.dir)
+	f.watched = <-watching
 	if err := f.loadKeywords(meta.Keywords); err != nil {
 		return err
 	}

@@ -334,7 +334,7 @@ func encodeRecord(m *Msg) []byte {
 
 func decodeRecord(k, v []byte, intern map[string]string) (m Msg, ok bool) {
 	v, ok = checked(v)
-	if !ok || len(k) != 4 || len(v) < 2 {
+	if !ok || len(k) != 4 || len(v) < 2 || v[1] > placeNew {
 		return m, false
 	}
 	m.UID = imap.UID(binary.BigEndian.Uint32(k))

@@ -248,9 +248,12 @@ func (f *Folder) listen() {
 }
 
 // watchDirs starts to watch the folder's directories.
-func (f *Folder) watchDirs() {
+func (f *Folder) watchDirs() { f.watched = f.watchBoth() }
+
+// watchBoth says whether there are notices of both directories.
+func (f *Folder) watchBoth() bool {
 	cur := f.store.watch.add(filepath.Join(f.path, "cur"), f)
-	f.watched = cur && f.store.watch.add(filepath.Join(f.path, "new"), f)
+	return cur && f.store.watch.add(filepath.Join(f.path, "new"), f)
 }
 
 // unwatch ends it.
