@@ -73,6 +73,7 @@ type Folder struct {
 	settling bool       // there is a flag journal, or is about to be
 	settler  bool       // a goroutine renames the pending files
 	pending  []imap.UID // ascending: their files lack the flags that the journal has given them
+	held     int        // copies that go by the names of pending files
 
 	watched bool
 	hushed  bool // notices of cur/ are off during a large change of our own

@@ -147,9 +147,6 @@ func (f *Folder) snapshot(uids []imap.UID) ([]Msg, []string, error) {
 	if err := f.usable(); err != nil {
 		return nil, nil, err
 	}
-	if err := f.settleThese(uids); err != nil { // what is copied has its name for good
-		return nil, nil, err
-	}
 	msgs := make([]Msg, 0, len(uids))
 	hint := 0
 	for _, uid := range uids {
@@ -224,6 +221,8 @@ func (f *Folder) forget(uids []imap.UID) (uint64, error) {
 // transfer gives the files of messages new names in to, by put, and makes messages of them; undo takes one back. more says
 // that the target's maildrop then holds more.
 func (f *Folder) transfer(uids []imap.UID, to *Folder, more bool, put func(from, name, tmp string) error, undo func(from, name string) error) ([]imap.UID, error) {
+	release := f.holdNames()
+	defer release()
 	for try := 0; ; try++ {
 		msgs, keywords, err := f.snapshot(uids)
 		if err != nil {

@@ -23,6 +23,11 @@ import (
 const (
 	// settleChunk is how many files are renamed without giving the folder's lock back.
 	settleChunk = 64
+	// settleDelay is how long the renaming waits for what comes next: a client that marks messages as deleted removes them
+	// right after, and then their files need no other name.
+	settleDelay = 500 * time.Millisecond
+	// settleHeld is the time between two looks whether a copy has ended.
+	settleHeld = 20 * time.Millisecond
 	// settleRetry is the time between two tries when files cannot be renamed.
 	settleRetry = 2 * time.Second
 )
@@ -410,20 +415,24 @@ func (f *Folder) startSettling() {
 func (f *Folder) startSettlingLocked() {
 	if f.settling && !f.settler && !f.gone {
 		f.settler = true
-		f.hush(len(f.pending))
-		go f.settle()
+		time.AfterFunc(settleDelay, f.settle)
 	}
 }
 
 // settle renames the pending files and removes the journal, however often it takes.
 func (f *Folder) settle() {
+	f.mu.Lock()
+	f.hush(len(f.pending))
+	f.mu.Unlock()
 	failed := false
 	for {
 		done, err := f.settlePart()
-		if done {
+		switch {
+		case done:
 			return
-		}
-		if err != nil {
+		case errors.Is(err, errNamesHeld):
+			time.Sleep(settleHeld)
+		case err != nil:
 			if !failed {
 				f.drop.log.Warn("files not renamed, trying again", "folder", f.directory(), "error", err)
 			}
@@ -433,10 +442,29 @@ func (f *Folder) settle() {
 	}
 }
 
+// errNamesHeld says that somebody goes by the present names of the pending files.
+var errNamesHeld = errors.New("names are held")
+
+// holdNames lets the pending files keep their present names until release is called.
+func (f *Folder) holdNames() (release func()) {
+	hold := func(n int) {
+		f.mu.Lock()
+		f.held += n
+		f.mu.Unlock()
+	}
+	hold(1)
+	return func() { hold(-1) }
+}
+
 // settlePart renames some files. done says that there is nothing more to do.
 func (f *Folder) settlePart() (done bool, err error) {
 	f.mu.Lock()
-	if done = f.settled(); !done {
+	switch {
+	case f.settled():
+		done = true
+	case f.held > 0:
+		err = errNamesHeld
+	default:
 		err = f.settleSome(settleChunk)
 	}
 	left := len(f.pending)
@@ -477,25 +505,6 @@ func (f *Folder) settleSome(n int) error {
 			return err
 		}
 		f.pending = f.pending[1:]
-	}
-	f.stamp()
-	return nil
-}
-
-// settleThese renames those of the UIDs (ascending) that are pending.
-func (f *Folder) settleThese(uids []imap.UID) error {
-	if len(f.pending) == 0 {
-		return nil
-	}
-	r := renamer{f: f, dirs: folderDirs{path: f.path}}
-	defer r.dirs.close()
-	for _, uid := range uids {
-		if _, waits := slices.BinarySearch(f.pending, uid); !waits {
-			continue
-		}
-		if err := r.rename(uid, flagDelta{op: FlagsAdd}); err != nil && !errors.Is(err, ErrExpunged) {
-			return err
-		}
 	}
 	f.stamp()
 	return nil
