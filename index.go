@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -9,13 +8,11 @@ import (
 	"hash/crc32"
 	"io/fs"
 	"log/slog"
-	"maps"
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"slices"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/emersion/go-imap/v2"
@@ -37,6 +34,8 @@ const (
 	indexOpenWait = time.Second
 	// indexTxMessages bounds the records of one transaction, and so its memory.
 	indexTxMessages = 5000
+	// indexTxBytes bounds the derived values of one transaction, in bytes.
+	indexTxBytes = 4 << 20
 	// indexPendingLimit bounds derived values that wait for the next transaction, in bytes; more are forgotten.
 	indexPendingLimit = 16 << 20
 	// indexLogLimit is how many expunged UIDs a folder remembers; then the older half is dropped.
@@ -93,9 +92,10 @@ type index struct {
 
 	mu           sync.Mutex
 	db           *bbolt.DB
-	pending      map[cacheKey][]byte
+	pending      map[cacheKey][]byte // sealed
 	pendingBytes int
 	drops        map[cacheKey]struct{} // values that the next transaction removes
+	read         atomic.Int64          // bytes read since the last releaseMapped
 	resets       int                   // how often all was lost; folders then write everything anew
 }
 
@@ -303,8 +303,11 @@ func (ix *index) loadFolder(dir string) (meta folderMeta, msgs []Msg, ok bool) {
 	return meta, msgs, ok
 }
 
+// sealBytes is the length of the checksum before a value.
+const sealBytes = 4
+
 func sealed(data []byte) []byte {
-	return append(binary.LittleEndian.AppendUint32(make([]byte, 0, len(data)+4), crc32.Checksum(data, crcTable)), data...)
+	return append(binary.LittleEndian.AppendUint32(make([]byte, 0, len(data)+sealBytes), crc32.Checksum(data, crcTable)), data...)
 }
 
 func checked(v []byte) ([]byte, bool) {
@@ -577,8 +580,9 @@ func (ix *index) putCached(dir string, kind CacheKind, uid imap.UID, value []byt
 	key := cacheKey{dir, kind, uid}
 	room = ix.db != nil && ix.pendingBytes+len(value) <= indexPendingLimit
 	if _, there := ix.pending[key]; room && !there {
-		ix.pending[key] = append([]byte(nil), value...)
-		ix.pendingBytes += len(value)
+		v := sealed(value)
+		ix.pending[key] = v
+		ix.pendingBytes += len(v)
 		delete(ix.drops, key)
 	}
 	ix.mu.Unlock()
@@ -604,74 +608,75 @@ func (ix *index) dropPending(dir string) {
 	}
 }
 
-// savePending writes the derived values; they stay readable until the transaction is through. What fails is forgotten.
-func (ix *index) savePending() error {
+// savePending writes the derived values, in transactions of bounded size, and removes those to be dropped. They stay readable
+// until their transaction is through. What fails is forgotten.
+func (ix *index) savePending() (err error) {
 	ix.mu.Lock()
-	batch := make(map[cacheKey][]byte, len(ix.pending))
-	for k, v := range ix.pending {
-		batch[k] = v
-	}
+	keys := sortedKeys(ix.pending)
 	drops := ix.drops
 	ix.drops = make(map[cacheKey]struct{})
 	ix.mu.Unlock()
-	if len(batch) == 0 && len(drops) == 0 {
-		return nil
-	}
-	keys := slices.SortedFunc(maps.Keys(batch), cacheKey.compare) // a tree is filled in order at a fraction of the cost
-	err := ix.update(func(tx *bbolt.Tx) error {
-		for len(keys) > 0 {
-			n := 1
-			for n < len(keys) && keys[n].dir == keys[0].dir {
-				n++
-			}
-			if err := ix.putDerived(tx, keys[:n], batch); err != nil {
+	for err == nil && len(keys)+len(drops) > 0 {
+		done := len(keys)
+		err = ix.update(func(tx *bbolt.Tx) (err error) {
+			if done, err = ix.putPending(tx, keys); err != nil || done < len(keys) {
 				return err
 			}
-			keys = keys[n:]
+			return removeCached(tx, drops)
+		})
+		if err != nil || done == len(keys) {
+			done, drops = len(keys), nil
 		}
-		return removeCached(tx, drops)
-	})
-	ix.mu.Lock()
-	for k, v := range batch {
-		if _, still := ix.pending[k]; still {
-			delete(ix.pending, k)
-			ix.pendingBytes -= len(v)
-		}
+		ix.forgetPending(keys[:done])
+		keys = keys[done:]
 	}
-	ix.mu.Unlock()
 	return err
 }
 
-// putDerived writes the values of one folder.
-func (ix *index) putDerived(tx *bbolt.Tx, keys []cacheKey, batch map[cacheKey][]byte) error {
-	keys = slices.DeleteFunc(keys, func(k cacheKey) bool { return !ix.waits(k) }) // the folder was deleted or renamed
-	if len(keys) == 0 {
-		return nil
-	}
-	b, err := folderBucket(tx, keys[0].dir, true)
-	if b == nil || err != nil {
-		return err
-	}
-	cache := b.Bucket(bucketCache)
-	cache.FillPercent = 0.9
-	for _, k := range keys {
-		if err := cache.Put(cacheDBKey(k.kind, k.uid), sealed(batch[k])); err != nil {
-			return err
+// putPending writes values up to the size of a transaction and tells how many.
+func (ix *index) putPending(tx *bbolt.Tx, keys []cacheKey) (done int, err error) {
+	size := 0
+	var cache *bbolt.Bucket // of dir
+	dir := ""
+	for i, k := range keys {
+		v := ix.waiting(k)
+		if v == nil { // its folder was deleted or renamed meanwhile
+			continue
+		}
+		if size += len(v); size > indexTxBytes && size > len(v) {
+			return i, nil
+		}
+		ix.noteRead(tx, len(v)) // or nearly so: the pages that change are read
+		if cache == nil || k.dir != dir {
+			b, err := folderBucket(tx, k.dir, true)
+			if b == nil || err != nil {
+				return len(keys), err
+			}
+			dir, cache = k.dir, b.Bucket(bucketCache)
+			cache.FillPercent = 0.9 // values come in the order of UIDs, mostly
+		}
+		if err := cache.Put(cacheDBKey(k.kind, k.uid), v); err != nil {
+			return 0, err
 		}
 	}
-	return nil
+	return len(keys), nil
 }
 
-// compare orders keys as the file does.
-func (k cacheKey) compare(other cacheKey) int {
-	return cmp.Or(strings.Compare(k.dir, other.dir), cmp.Compare(k.kind, other.kind), cmp.Compare(k.uid, other.uid))
-}
-
-func (ix *index) waits(k cacheKey) bool {
+// waiting gives a value that waits as it is to be written, nil where it no longer does.
+func (ix *index) waiting(k cacheKey) []byte {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
-	_, waits := ix.pending[k]
-	return waits
+	return ix.pending[k]
+}
+
+// forgetPending takes values out of those that wait.
+func (ix *index) forgetPending(keys []cacheKey) {
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	for _, k := range keys {
+		ix.pendingBytes -= len(ix.pending[k])
+		delete(ix.pending, k)
+	}
 }
 
 // cached calls visit for each UID (ascending) with a value, in order. visit must be quick: it runs inside a transaction.
@@ -700,10 +705,12 @@ func (ix *index) cached(dir string, kind CacheKind, uids []imap.UID, visit func(
 				k, v = c.Next()
 			}
 			if k == nil || string(k) != string(key) {
+				ix.noteRead(tx, indexSeekBytes)
 				if k, v = c.Seek(key); string(k) != string(key) {
 					continue
 				}
 			}
+			ix.noteRead(tx, len(v))
 			if value, ok := checked(v); ok {
 				visit(uid, value)
 			}
@@ -724,7 +731,7 @@ func (ix *index) pendingOf(dir string, kind CacheKind, uids []imap.UID) map[imap
 	found := make(map[imap.UID][]byte)
 	for _, uid := range uids {
 		if v := ix.pending[cacheKey{dir, kind, uid}]; v != nil {
-			found[uid] = v
+			found[uid] = v[sealBytes:]
 		}
 	}
 	return found

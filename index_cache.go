@@ -3,7 +3,9 @@ package main
 import (
 	"cmp"
 	"encoding/binary"
+	"maps"
 	"slices"
+	"strings"
 
 	"github.com/emersion/go-imap/v2"
 	"go.etcd.io/bbolt"
@@ -14,6 +16,21 @@ import (
 // indexReadBytes is how much is read in one transaction, roughly. A long one keeps the file from shrinking and, when it must
 // grow, all others from reading.
 const indexReadBytes = 1 << 20
+
+// indexMapped is how much of a file of more than twice that stays mapped into memory after it was read, in bytes. The
+// system takes back what lies in its cache when it must; but what is mapped counts as ours, and a small machine should not
+// look full for a search in a large mailbox.
+const indexMapped = 16 << 20
+
+// indexSeekBytes is what a look at one place of a file maps: as much as Linux maps around a page.
+const indexSeekBytes = 64 << 10
+
+// sortedKeys gives the keys of values in the order in which they lie in the file.
+func sortedKeys(values map[cacheKey][]byte) []cacheKey {
+	return slices.SortedFunc(maps.Keys(values), func(a, b cacheKey) int {
+		return cmp.Or(strings.Compare(a.dir, b.dir), cmp.Compare(a.kind, b.kind), cmp.Compare(a.uid, b.uid))
+	})
+}
 
 // removeCached removes values.
 func removeCached(tx *bbolt.Tx, keys map[cacheKey]struct{}) error {
@@ -62,6 +79,7 @@ func (ix *index) eachCached(dir string, kind CacheKind, visit func(uid imap.UID,
 			read := 0
 			for k, v := c.Seek(cacheDBKey(kind, from)); len(k) == 5 && k[0] == byte(kind); k, v = c.Next() {
 				uid := imap.UID(binary.BigEndian.Uint32(k[1:]))
+				ix.noteRead(tx, len(v))
 				if read += len(v); read > indexReadBytes && read > len(v) {
 					from, more = uid, true
 					return nil
@@ -84,6 +102,17 @@ func (ix *index) eachCached(dir string, kind CacheKind, visit func(uid imap.UID,
 	visitUpTo(waiting, 1<<32-1, visit)
 }
 
+// noteRead counts what is read of the file, for releaseRead.
+func (ix *index) noteRead(tx *bbolt.Tx, n int) {
+	if tx.Size() <= 2*indexMapped {
+		return
+	}
+	if ix.read.Add(int64(n)) > indexMapped {
+		ix.read.Store(0)
+		releaseMapped(tx)
+	}
+}
+
 // pendingValue is a value that waits to be written.
 type pendingValue struct {
 	uid   imap.UID
@@ -101,7 +130,7 @@ func (ix *index) pendingKind(dir string, kind CacheKind) (waiting []pendingValue
 	}
 	for k, v := range ix.pending {
 		if k.kind == kind && k.dir == dir {
-			waiting = append(waiting, pendingValue{k.uid, v})
+			waiting = append(waiting, pendingValue{k.uid, v[sealBytes:]})
 		}
 	}
 	ix.mu.Unlock()

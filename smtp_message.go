@@ -80,6 +80,8 @@ func (s *smtpSession) receive(mail smtpMail, r io.Reader) (id string, err error)
 	for i, account := range mail.accounts {
 		to[i] = Delivery{Account: account, Folder: verdict.Folder}
 	}
+	s.p.text.enter()
+	defer s.p.text.leave()
 	switch err := s.p.Store.Deliver(s.ctx, in, to); {
 	case errors.Is(err, ErrOverQuota):
 		return "", s.refuse(452, smtp.EnhancedCode{4, 2, 2}, "A mailbox that this message is for is full, try again later")
