@@ -32,6 +32,7 @@ var (
 const (
 	readerSize = 4 << 10  // bytes of a read buffer, in which the name of a header field has to end
 	writerSize = 16 << 10 // bytes of a write buffer: one full TLS record
+	copySize   = 32 << 10 // bytes that are copied at once
 )
 
 // connLimits are the numbers that keep hostile and dead clients from holding
@@ -84,6 +85,7 @@ type connEnv struct {
 	readers  sync.Pool     // *bufio.Reader
 	writers  sync.Pool     // *bufio.Writer
 	packers  sync.Pool     // *packer
+	copiers  sync.Pool     // *[copySize]byte
 	closing  chan struct{} // closed when the shutdown begins
 }
 
@@ -95,6 +97,7 @@ func newConnEnv(limits connLimits, tlsConfig *tls.Config, accounts *Accounts, no
 		throttle: NewThrottle(now),
 		readers:  sync.Pool{New: func() any { return bufio.NewReaderSize(nil, readerSize) }},
 		writers:  sync.Pool{New: func() any { return bufio.NewWriterSize(nil, writerSize) }},
+		copiers:  sync.Pool{New: func() any { return new([copySize]byte) }},
 		closing:  make(chan struct{}),
 	}
 }
@@ -110,6 +113,13 @@ func (e *connEnv) takeReader(r io.Reader) *bufio.Reader {
 func (e *connEnv) giveReader(b *bufio.Reader) {
 	b.Reset(nil)
 	e.readers.Put(b)
+}
+
+// copy is io.Copy with a buffer that other messages have had before.
+func (e *connEnv) copy(w io.Writer, r io.Reader) (int64, error) {
+	buf := e.copiers.Get().(*[copySize]byte)
+	defer e.copiers.Put(buf)
+	return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r}, buf[:])
 }
 
 // Conn is one client's connection. The protocol's accept loop makes it, tracks

@@ -158,7 +158,7 @@ func (s *imapSession) receiveInto(cmd *imapCommand, lit imapLiteral, w io.Writer
 	s.c.Busy(true)
 	defer s.c.Busy(false)
 	s.in.begin(lit)
-	_, err := io.Copy(w, &s.in)
+	_, err := s.c.env.copy(w, &s.in)
 	if s.in.err != nil {
 		return s.in.err
 	}

@@ -73,6 +73,32 @@ func BenchmarkSearch(b *testing.B) {
 	}
 }
 
+// BenchmarkAppend adds messages of 2 KB to one mailbox over some connections at once.
+func BenchmarkAppend(b *testing.B) {
+	message := strings.TrimSuffix(benchMail, ".\r\n")
+	command := fmt.Sprintf("a APPEND INBOX {%d+}\r\n%s\r\n", len(message), message)
+	for _, connections := range []int{1, 4} {
+		b.Run(fmt.Sprintf("connections=%d", connections), func(b *testing.B) {
+			s := transcriptServer(b, &Protocols{})
+			clients := make([]*rawClient, connections)
+			for i := range clients {
+				clients[i] = s.raw(b, "imap")
+				clients[i].send("a LOGIN ann@test.lan ann-secret\r\n")
+				clients[i].expect("* OK", "a OK")
+				clients[i].send(command)
+				clients[i].expect("a OK")
+			}
+			b.ReportAllocs()
+			b.ResetTimer()
+			atOnce(b.N, connections, func(i int) {
+				clients[i].send(command)
+				clients[i].expect("a OK")
+			})
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "messages/s")
+		})
+	}
+}
+
 // drain sends a command and reads all answers without looking at them.
 func (c *fetchClient) drain(text string) {
 	c.n++

@@ -68,7 +68,7 @@ func (s *smtpSession) receive(mail smtpMail, r io.Reader) (id string, err error)
 		return "", err
 	}
 	if verdict.Fields != "" {
-		if in, err = prepend(drop, in, verdict.Fields); err != nil {
+		if in, err = s.prepend(drop, in, verdict.Fields); err != nil {
 			return "", err
 		}
 	}
@@ -144,13 +144,13 @@ func (s *smtpSession) judge(mail smtpMail, id string, in *Incoming) (Verdict, er
 
 // prepend gives a message with further fields in front. On an error in is still
 // the message.
-func prepend(drop *Maildrop, in *Incoming, fields string) (*Incoming, error) {
+func (s *smtpSession) prepend(drop *Maildrop, in *Incoming, fields string) (*Incoming, error) {
 	longer, err := drop.Receive()
 	if err == nil {
 		_, err = io.WriteString(longer, fields)
 	}
 	if err == nil {
-		_, err = io.CopyBuffer(struct{ io.Writer }{longer}, io.NewSectionReader(in, 0, in.Size()), make([]byte, 32<<10))
+		_, err = s.c.env.copy(longer, io.NewSectionReader(in, 0, in.Size()))
 	}
 	if err != nil {
 		if longer != nil {

@@ -191,7 +191,7 @@ protocol lmtp {
 }
 CONF
 
-# Postfix with its usual processes. Its pause for senders that are faster than the delivery is switched off.
+# Postfix as Debian has it, but for ports and places, and not in a chroot.
 mkdir "$work/postfix" "$work/postfix-queue" "$work/postfix-data"
 chown postfix "$work/postfix-data"
 cat >"$work/postfix/main.cf" <<CONF
@@ -209,7 +209,6 @@ alias_maps =
 alias_database =
 virtual_mailbox_domains = $domain
 virtual_transport = lmtp:unix:$work/run/lmtp
-in_flow_delay = 0s
 CONF
 sed -E 's/^smtp +inet.*/127.0.0.1:'$((theirs_at + 25))' inet n - n - - smtpd/; s/^([a-z]+ +unix +[^ ]+ +[^ ]+ +)y/\1n/' /usr/share/postfix/master.cf.dist >"$work/postfix/master.cf"
 postfix -c "$work/postfix" check 2>>"$work/postfix-start.log"

@@ -28,10 +28,11 @@ type target struct {
 	notices    int // deliveries to a session that idles
 	sessions   int // that idle
 
-	out io.Writer
+	out    io.Writer
+	idlers []*client // sessions that are kept open
 }
 
-// parts are the pieces of work, each beginning with its name on the command line.
+// parts are the pieces of work by their names on the command line.
 var parts = map[string]func(*target) error{
 	"tls":      (*target).tellTLS,
 	"open":     (*target).opening,
@@ -73,12 +74,17 @@ func runParts(args []string) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range flags.Args() {
+	return t.run(flags.Args())
+}
+
+// run does parts of the work.
+func (t *target) run(names []string) error {
+	for _, name := range names {
 		part := parts[name]
 		if part == nil {
 			return fmt.Errorf("there is no part %q", name)
 		}
-		if err := part(&t); err != nil {
+		if err := part(t); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
@@ -207,18 +213,22 @@ func (t *target) logins() error {
 	return nil
 }
 
-// changing is the work on flags, copies and removals.
+// changing is the work on flags, copies and removals; the latter two of 1,000 messages, if there are as many.
 func (t *target) changing() error {
 	c, err := t.login(t.user)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
+	n, err := c.messages("INBOX")
+	if err != nil {
+		return err
+	}
 	for _, step := range []struct{ name, command string }{
 		{"", "CREATE benchcopy"},
 		{"", "SELECT INBOX"},
 		{"store", "STORE 1:* +FLAGS.SILENT (\\Flagged)"},
-		{"copy", "COPY 1:1000 benchcopy"},
+		{"copy", fmt.Sprintf("COPY 1:%d benchcopy", min(n, 1000))},
 		{"", "SELECT benchcopy"},
 		{"", "STORE 1:* +FLAGS.SILENT (\\Deleted)"},
 		{"expunge", "EXPUNGE"},
