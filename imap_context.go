@@ -110,7 +110,7 @@ func (s *imapSession) cancelUpdate(cmd *imapCommand) error {
 			return err
 		}
 		if s.contextOf(tag) == nil {
-			return imapBad("There is no search with the tag %s that is kept up to date", tag)
+			return imapNo("", "There is no search with the tag "+imapText(tag)+" that is kept up to date")
 		}
 		tags = append(tags, tag)
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -175,6 +176,12 @@ func (m *contextClient) change() bool {
 	case 9:
 		command = fmt.Sprintf("FETCH %s (UID FLAGS)", set)
 	}
+	return m.works(command)
+}
+
+// works runs a command that must succeed, but for messages that are gone.
+func (m *contextClient) works(command string) bool {
+	n := len(m.uids)
 	reply, ok := m.run(command)
 	if ok && !strings.HasPrefix(reply, "OK") && !strings.HasPrefix(reply, "NO [EXPUNGEISSUED]") {
 		m.t.Errorf("session %d, %s with %d messages: %s", m.n, command, n, reply)

@@ -181,12 +181,7 @@ func (m *contextClient) changeByUID() bool {
 	case 8:
 		command = fmt.Sprintf("UID FETCH %d:* (UID FLAGS)", uid)
 	}
-	reply, ok := m.run(command)
-	if ok && !strings.HasPrefix(reply, "OK") && !strings.HasPrefix(reply, "NO [EXPUNGEISSUED]") {
-		m.t.Errorf("session %d, %s: %s", m.n, command, reply)
-		return false
-	}
-	return ok
+	return m.works(command)
 }
 
 // step begins, ends or changes something.

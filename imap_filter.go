@@ -101,11 +101,7 @@ func (s *imapSession) mailboxFilter(cmd *imapCommand, other filterKind) (f mailb
 
 // filtered gives the mailboxes that exist and that keep wants, by name, INBOX first.
 func (s *imapSession) filtered(keep func(name string, subscribed bool) bool) ([]FolderInfo, error) {
-	folders, err := s.drop.Folders()
-	if err != nil {
-		return nil, err
-	}
-	subs, err := s.drop.Subscribed()
+	folders, subs, err := s.folders()
 	if err != nil {
 		return nil, err
 	}

@@ -157,15 +157,21 @@ type treeNode struct {
 
 // folderTree gives all names, sorted, INBOX first. Parents that do not exist are among them.
 func (s *imapSession) folderTree() ([]*treeNode, error) {
-	folders, err := s.drop.Folders()
-	if err != nil {
-		return nil, err
-	}
-	subs, err := s.drop.Subscribed()
+	folders, subs, err := s.folders()
 	if err != nil {
 		return nil, err
 	}
 	return buildTree(folders, subs), nil
+}
+
+// folders gives the mailboxes that exist and the names that are subscribed, both sorted.
+func (s *imapSession) folders() ([]FolderInfo, []string, error) {
+	folders, err := s.drop.Folders()
+	if err != nil {
+		return nil, nil, err
+	}
+	subs, err := s.drop.Subscribed()
+	return folders, subs, err
 }
 
 // buildTree joins folders and subscriptions to a list of all names and their parents.

@@ -307,8 +307,8 @@ func (c *imapCommand) parseReturn(q *searchRequest) error {
 	if returns&returnPartial != 0 && returns&returnAll != 0 { // RFC 9394 §3.1
 		return imapBad("PARTIAL and ALL exclude each other")
 	}
-	if returns == 0 {
-		returns = returnAll
+	if returns&^returnContext == 0 {
+		returns |= returnAll
 	}
 	q.returns = returns
 	return c.sp()

@@ -137,7 +137,7 @@ func TestSearchReplies(t *testing.T) {
 	c.want(fmt.Sprintf(`SEARCH MODSEQ "/flags/\\seen" all %d`, modseq), fmt.Sprintf("* SEARCH 2 (MODSEQ %d)", modseq))
 	c.want(fmt.Sprintf("SEARCH MODSEQ %d", modseq+1), "* SEARCH")
 	for _, command := range []string{
-		"SEARCH", "SEARCH ", "SEARCH ()", "SEARCH (ALL", "SEARCH NOT", "SEARCH OR ALL", "SEARCH 9", "SEARCH RETURN (X) ALL",
+		"SEARCH", "SEARCH ", "SEARCH ()", "SEARCH (ALL", "SEARCH NOT", "SEARCH OR ALL", "SEARCH RETURN (X) ALL",
 		"SEARCH CHARSET", "SEARCH SINCE today", "SEARCH BODY", "SEARCH KEYWORD \\Seen", "SEARCH MODSEQ x", "SEARCH UID", "SEARCH LARGER -1",
 	} {
 		if got, tagged := c.send(command); !strings.HasPrefix(tagged, "BAD") || len(got) > 0 {
@@ -147,6 +147,8 @@ func TestSearchReplies(t *testing.T) {
 	if _, tagged := c.send("SEARCH " + strings.Repeat("NOT ", 500) + "ALL"); !strings.HasPrefix(tagged, "NO [LIMIT]") {
 		t.Error(tagged)
 	}
+	c.want("SEARCH 9", "* SEARCH") // RFC 7377 §2: no error
+	c.want("SEARCH 3:9", "* SEARCH 3 4")
 	c.want("SEARCH "+strings.Repeat("OR ALL ", 90)+"ALL", "* SEARCH 1 2 3 4")
 }
 

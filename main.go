@@ -20,7 +20,7 @@
 //	smtp*.go, pop3.go       one session type each
 //	imap*.go                the IMAP session, a family
 //	textindex*.go           what SEARCH keeps of the texts of messages
-//	mailbox.go, delivery.go, folder*.go, view.go, watch.go, incoming.go, mailfile.go, quota.go, metadata.go
+//	mailbox*.go, delivery.go, folder*.go, view.go, watch.go, incoming.go, mailfile.go, quota.go, metadata.go
 //	                        the store as the protocols see it
 //	maildir*.go, foldername.go, uidlist.go, keywords.go, subscriptions.go, attributes.go
 //	                        its files, as Dovecot has them too
