@@ -16,7 +16,7 @@ const (
 	maxContexts       = 20      // of a session
 	maxContextResults = 1 << 18 // of all contexts of a session together, as far as there is more than one
 
-	// contextPeriod is how often results that change with time are looked at when nothing else happens (RFC 5032 §2).
+	// contextPeriod is how often results that change with time are looked at, at most (RFC 5032 §2).
 	contextPeriod = 10 * time.Second
 )
 
@@ -30,8 +30,11 @@ type searchContext struct {
 	uids  []imap.UID // the results that the client has, ascending
 	order []imap.UID // of SORT: the same in their order
 
-	restless bool // results may change without their messages: all are looked at each time
-	looked   time.Time
+	// Results may change without any change of their messages.
+	star  bool         // some set ends with "*", which is
+	last  imap.UID     // this message
+	timed []*searchKey // OLDER and YOUNGER, as of
+	as    time.Time
 }
 
 // contextChange is what is new in the results of a context.
@@ -68,8 +71,9 @@ func (s *imapSession) keepContext(m *matcher) {
 		s.refuseContext(m.tag, refused)
 		return
 	}
-	ctx := &searchContext{tag: m.tag, uid: m.uid, from: m.from, q: m.q, restless: m.q.key.restless()}
-	ctx.uids, ctx.looked = slices.Clone(m.uids), time.Now()
+	ctx := &searchContext{tag: m.tag, uid: m.uid, from: m.from, q: m.q, star: m.q.key.hasStar(), last: s.lastUID()}
+	ctx.timed, ctx.as = m.q.key.timed(nil), time.Now()
+	ctx.uids = slices.Clone(m.uids)
 	if m.q.sort != nil {
 		ctx.order = slices.Clone(m.uids)
 		slices.Sort(ctx.uids)
@@ -83,16 +87,20 @@ func (s *imapSession) refuseContext(tag, why string) {
 	s.write(append(b, "] "+why+"\r\n"...))
 }
 
-// restless says whether a message may come to match, or not to, without any change of its own.
-func (k *searchKey) restless() bool {
-	switch k.op {
-	case opOlder, opYounger:
+// hasStar says whether some set of UIDs inside ends with "*".
+func (k *searchKey) hasStar() bool {
+	if set, ok := k.set.(imap.UIDSet); ok && !imap.IsSearchRes(set) && set[len(set)-1].Stop == 0 {
 		return true
-	case opSet: // "*" is another message when one comes or goes
-		set, ok := k.set.(imap.UIDSet)
-		return ok && !imap.IsSearchRes(set) && slices.ContainsFunc(set, func(r imap.UIDRange) bool { return r.Stop == 0 })
 	}
-	return slices.ContainsFunc(k.keys, (*searchKey).restless)
+	return slices.ContainsFunc(k.keys, (*searchKey).hasStar)
+}
+
+// lastUID is the message that "*" stands for in the selected mailbox, 0 for none.
+func (s *imapSession) lastUID() imap.UID {
+	if uids := s.view.UIDs(); len(uids) > 0 {
+		return uids[len(uids)-1]
+	}
+	return 0
 }
 
 // cancelUpdate is CANCELUPDATE (RFC 5267 §4.3.5).
@@ -147,30 +155,57 @@ func (s *imapSession) updateContexts(changes *Changes) []contextChange {
 	looked := mergeUIDs(mergeUIDs(changes.Flags, changes.SilentFlags), changes.New)
 	found := make([]contextChange, len(s.contexts))
 	for i, ctx := range s.contexts {
-		due := ctx.restless && (len(changes.Expunged) > 0 || time.Since(ctx.looked) > contextPeriod)
-		if len(looked) == 0 && !due {
-			continue
+		only, err := s.unsettled(ctx, looked)
+		if err == nil && len(only) > 0 {
+			found[i], err = s.lookAgain(ctx, only)
 		}
-		var err error
-		if found[i], err = s.lookAgain(ctx, looked); err != nil {
+		if err != nil {
 			s.c.Log.Warn("a search is not up to date", "error", err)
 		}
 	}
 	return found
 }
 
-// lookAgain finds which of the messages match now and did not, or the other way round.
-func (s *imapSession) lookAgain(ctx *searchContext, looked []imap.UID) (contextChange, error) {
-	ctx.looked = time.Now()
-	ctx.q.key.resolve(s, s.view, false)
-	m := &matcher{s: s, view: s.view, folder: s.view.Folder(), q: ctx.q, only: looked}
-	had := intersectUIDs(looked, ctx.uids)
-	if ctx.restless {
-		m.only, had = nil, ctx.uids
+// unsettled gives the messages that may match a context now and did not, or the other way round: those that have changed,
+// those that "*" has meant or means, and those that have come of an age.
+func (s *imapSession) unsettled(ctx *searchContext, changed []imap.UID) ([]imap.UID, error) {
+	if last := s.lastUID(); ctx.star && last != ctx.last {
+		changed = mergeUIDs(changed, []imap.UID{min(last, ctx.last), max(last, ctx.last)})
+		ctx.last = last
 	}
+	now := time.Now()
+	if len(ctx.timed) == 0 || now.Sub(ctx.as) < cmp.Or(s.p.aging, contextPeriod) {
+		return changed, nil
+	}
+	var msgs []Msg
+	var aged []imap.UID
+	uids := s.view.UIDs()
+	for from := 0; from < len(uids); from += fetchBatch {
+		var err error
+		if msgs, err = s.view.Folder().Messages(msgs, uids[from:min(from+fetchBatch, len(uids))], true); err != nil {
+			return changed, err
+		}
+		for i := range msgs {
+			if slices.ContainsFunc(ctx.timed, func(k *searchKey) bool { return msgs[i].Date >= k.n && msgs[i].Date <= now.Unix()-k.ago }) {
+				aged = append(aged, msgs[i].UID)
+			}
+		}
+	}
+	ctx.as = now
+	for _, k := range ctx.timed {
+		k.n = now.Unix() - k.ago
+	}
+	return mergeUIDs(changed, aged), nil
+}
+
+// lookAgain finds which of the messages match now and did not, or the other way round.
+func (s *imapSession) lookAgain(ctx *searchContext, only []imap.UID) (contextChange, error) {
+	ctx.q.key.resolve(s, s.view, false)
+	m := &matcher{s: s, view: s.view, folder: s.view.Folder(), q: ctx.q, only: only}
 	if err := m.run(); err != nil {
 		return contextChange{}, err
 	}
+	had := intersectUIDs(only, ctx.uids)
 	return contextChange{removed: withoutUIDs(had, m.uids), added: withoutUIDs(m.uids, ctx.uids)}, nil
 }
 

@@ -312,6 +312,48 @@ func TestIMAPContexts(t *testing.T) {
 	}
 }
 
+// Results change with time as well (RFC 5032 §2), and with what "*" means.
+func TestIMAPContextAges(t *testing.T) {
+	s := startIMAPWith(t, func(p *Protocols) { p.aging = time.Nanosecond })
+	mustAdd(t, s.Accounts, "age@home.lan", imapPassword)
+	c := s.login(t, "age@home.lan")
+	const day = "02-Jan-2006 15:04:05 -0700"
+	for _, ago := range []time.Duration{time.Hour, 58 * time.Second, time.Second} {
+		c.ok(t, fmt.Sprintf("APPEND INBOX %q {7+}\r\n\r\nhello", time.Now().Add(-ago).Format(day)))
+	}
+	c.ok(t, "SELECT INBOX")
+	c.send(t, "y UID SORT RETURN (UPDATE ALL) (REVERSE ARRIVAL) UTF-8 YOUNGER 59 BODY hello\r\no UID SEARCH RETURN (UPDATE ALL) NOT YOUNGER 59\r\n")
+	c.want(t, `* ESEARCH (TAG "y") UID ALL 3,2`, "y OK UID SORT completed", `* ESEARCH (TAG "o") UID ALL 1`, "o OK UID SEARCH completed")
+	end := time.Now().Add(10 * time.Second)
+	var got []string
+	for len(got) < 2 && time.Now().Before(end) {
+		got = c.ok(t, "NOOP")
+		time.Sleep(100 * time.Millisecond)
+	}
+	if len(got) != 3 || got[0] != `* ESEARCH (TAG "y") UID REMOVEFROM (2 2)` || got[1] != `* ESEARCH (TAG "o") UID ADDTO (0 2)` {
+		t.Errorf("%q", got)
+	}
+	c.send(t, "s UID SEARCH RETURN (UPDATE ALL) UID 9:* TEXT hello\r\n")
+	c.want(t, `* ESEARCH (TAG "s") UID ALL 3`, "s OK UID SEARCH completed")
+	c.ok(t, "CANCELUPDATE \"o\" \"y\"")
+	for _, step := range []struct{ command, told string }{
+		{"APPEND INBOX {7+}\r\n\r\nhello", `* ESEARCH (TAG "s") UID REMOVEFROM (0 3) ADDTO (0 4)`},
+		{"STORE 4 +FLAGS.SILENT (\\Deleted)", ""},
+		{"EXPUNGE", `* ESEARCH (TAG "s") UID REMOVEFROM (0 4)|* 4 EXPUNGE|* ESEARCH (TAG "s") UID ADDTO (0 3)`},
+		{"STORE 1:3 +FLAGS.SILENT (\\Deleted)", ""},
+		{"EXPUNGE", `* ESEARCH (TAG "s") UID REMOVEFROM (0 3)|* 3 EXPUNGE|* 2 EXPUNGE|* 1 EXPUNGE`},
+		{"APPEND INBOX {7+}\r\n\r\nother", ""},
+		{"APPEND INBOX {7+}\r\n\r\nhello", `* ESEARCH (TAG "s") UID ADDTO (0 6)`},
+	} {
+		got := slices.DeleteFunc(c.ok(t, step.command), func(line string) bool {
+			return strings.HasPrefix(line, "zz ") || strings.HasSuffix(line, "EXISTS") || strings.HasSuffix(line, "RECENT")
+		})
+		if strings.Join(got, "|") != step.told {
+			t.Errorf("%s: %q, want %s", step.command, got, step.told)
+		}
+	}
+}
+
 // settled waits until INBOX has taken over what other programs did.
 func settled(t *testing.T, s *imapServer, account string) {
 	t.Helper()

@@ -94,6 +94,10 @@ type matcher struct {
 // newMatcher makes a matcher of a parsed SEARCH; tag is that of the command.
 func (s *imapSession) newMatcher(view *View, q *searchRequest, tag string) *matcher {
 	q.key.resolve(s, view, true)
+	now := time.Now().Unix()
+	for _, k := range q.key.timed(nil) {
+		k.n = now - k.ago
+	}
 	return &matcher{s: s, view: view, folder: view.Folder(), q: q, tag: tag}
 }
 

@@ -5,6 +5,7 @@ package main
 
 import (
 	"errors"
+	"maps"
 	"strings"
 )
 
@@ -288,6 +289,7 @@ func (s *imapSession) follow(n *notifier) (entered []string, err error) {
 			delete(boxes, name)
 		}
 	}
+	maps.DeleteFunc(n.told, func(name string, _ Status) bool { return boxes[name] == 0 })
 	n.boxes, n.stale = boxes, false
 	n.watch.Follow(followed)
 	return entered, nil

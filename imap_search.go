@@ -480,7 +480,7 @@ func (s *imapSession) parseSetKey(c *imapCommand, uid bool) (*searchKey, error) 
 	return &searchKey{op: opSet, set: set}, err
 }
 
-// resolve finds what depends on the view and on the time. RFC 7377 §2: numbers
+// resolve finds what sets mean in a view. RFC 7377 §2: numbers
 // beyond the end of a mailbox mean nothing, and that is no error. What message
 // numbers and "$" mean is fixed the first time (RFC 5267 §4.3); "$" are messages
 // of the selected mailbox.
@@ -503,9 +503,17 @@ func (k *searchKey) resolve(s *imapSession, view *View, first bool) {
 			k.uids = nil
 		}
 	}
+}
+
+// timed gives the keys inside that depend on the time: OLDER and YOUNGER.
+func (k *searchKey) timed(keys []*searchKey) []*searchKey {
 	if k.op == opOlder || k.op == opYounger {
-		k.n = time.Now().Unix() - k.ago
+		keys = append(keys, k)
 	}
+	for _, key := range k.keys {
+		keys = key.timed(keys)
+	}
+	return keys
 }
 
 // parseTextKey parses the string of a key.

@@ -77,6 +77,7 @@ type Protocols struct {
 	listen   func(address string) (net.Listener, error) // nil: listenTCP
 	specs    []portSpec                                 // nil: portTable
 	progress time.Duration                              // between two INPROGRESS of IMAP, 0: 10 s
+	aging    time.Duration                              // between two looks of IMAP at what comes of an age, 0: 10 s
 	wrapConn func(net.Conn) net.Conn                    // what is put around a connection that was accepted, nil: nothing
 	env      *connEnv
 	text     *textFeeder // of SEARCH; nil: there is none
