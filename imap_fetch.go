@@ -19,7 +19,8 @@ const (
 	fetchArena    = 512 << 10 // bytes of cached values copied at a time, and one value more
 	fetchMaxItems = 1000      // items of one FETCH
 	fetchFlush    = 16 << 10  // bytes gathered before they go to the connection's buffer
-	fetchWhole    = 64 << 10  // bytes of a message that is read at once
+	fetchWhole    = 64 << 10  // bytes of a message that is read at once where all of it is needed
+	fetchSmall    = 12 << 10  // bytes of a message that is read at once whatever is needed of it
 )
 
 // fetchKind is one kind of FETCH data item.
@@ -597,10 +598,10 @@ func (f *fetcher) prepare(m *Msg, c *cachedStructure) bool {
 	return true
 }
 
-// open opens a message, and reads it at once where all of it will be needed.
+// open opens a message, and reads it at once where all of it will be needed or that costs no more than looking at its size.
 func (f *fetcher) open(m *Msg, whole bool) (*Message, error) {
 	need := m.Size + 1
-	if !whole && !f.q.whole || need > fetchWhole {
+	if !whole && !f.q.whole && need > fetchSmall || need > fetchWhole {
 		return f.folder.OpenMessage(m.UID)
 	}
 	if int64(len(f.text)) < need {

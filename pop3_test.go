@@ -321,3 +321,62 @@ func FuzzPOP3Session(f *testing.F) {
 		}
 	})
 }
+
+// TestPOP3ReadAhead fetches one message after the other, which has the next one read before it is asked for.
+func TestPOP3ReadAhead(t *testing.T) {
+	s := transcriptServer(t, &Protocols{})
+	large := "Subject: large\r\n\r\n" + strings.Repeat("0123456789\r\n", 3000)
+	texts := []string{"one\r\n", "two\r\n", "three\r\n.dot\r\n", "four\r\n", "five, its line not ended", "six\r\n", large, "eight\r\n", "nine\r\n", "ten\r\n"}
+	inbox := s.appendTo(t, texts...)
+	c := s.pop3Login(t)
+	uids := inbox.allUIDs()
+	for i, want := range texts {
+		if i == 3 || i == 8 { // both were read ahead
+			if _, _, err := inbox.Expunge([]imap.UID{uids[i]}, false); err != nil {
+				t.Fatal(err)
+			}
+			c.send(fmt.Sprintf("RETR %d\r\n", i+1))
+			c.expect("-ERR the message has been removed meanwhile")
+			continue
+		}
+		if i == 7 {
+			setFlag(t, inbox, imap.FlagFlagged, uids...)
+		}
+		c.send(fmt.Sprintf("RETR %d\r\n", i+1))
+		if !strings.HasSuffix(want, "\n") {
+			want += "\r\n"
+		}
+		if first, text := c.multi(); text != want || first != fmt.Sprintf("+OK %d octets\r\n", len(texts[i])) {
+			t.Errorf("message %d: %q %q, want %q", i+1, first, text, want)
+		}
+		time.Sleep(2 * time.Millisecond) // it reads ahead while it waits
+	}
+	c.send("RETR 1\r\nRETR 2\r\nLIST 1\r\nDELE 2\r\nRETR 1\r\nRETR 2\r\n")
+	for _, want := range []string{"one\r\n", "two\r\n"} {
+		if _, text := c.multi(); text != want {
+			t.Errorf("got %q, want %q", text, want)
+		}
+	}
+	c.expect("+OK 1 5", "+OK")
+	if _, text := c.multi(); text != "one\r\n" {
+		t.Errorf("got %q", text)
+	}
+	c.expect("-ERR the message is marked as deleted")
+}
+
+// BenchmarkPOP3 fetches 1,000 messages one after the other.
+func BenchmarkPOP3(b *testing.B) {
+	s := transcriptServer(b, &Protocols{})
+	var texts []string
+	for i := range 1000 {
+		texts = append(texts, benchText(i))
+	}
+	s.appendTo(b, texts...)
+	c := s.pop3Login(b)
+	for b.Loop() {
+		for i := range texts {
+			c.send(fmt.Sprintf("RETR %d\r\n", i+1))
+			c.multi()
+		}
+	}
+}
