@@ -487,17 +487,19 @@ func (f *Folder) endListBurst() {
 // syncList puts appended lines of the UID list on disk.
 func (f *Folder) syncList() error {
 	f.mu.Lock()
-	path, due := f.list.path, f.list.unsaved && !f.gone
-	f.list.unsaved = false
+	path, due, synced := f.list.path, f.list.unsaved && !f.gone, f.list.stamp
 	f.mu.Unlock()
 	if !due {
 		return nil
 	}
 	err := syncFile(path)
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if err != nil { // what a failed fsync has dropped only a new file brings back
-		f.mu.Lock()
 		f.unlisted, f.metaOld = true, true
-		f.mu.Unlock()
+	}
+	if err != nil || f.list.stamp == synced { // else lines have come since
+		f.list.unsaved = false
 	}
 	return err
 }

@@ -127,7 +127,13 @@ func (f *Folder) setFlags(uids []imap.UID, op FlagOp, flags []imap.Flag, unchang
 	if modseq, err = f.nextModSeq(); err != nil {
 		return nil, modified, 0, err
 	}
-	if (f.settling || len(changed) >= f.store.journalFrom) && f.journalFlags(delta, changed) {
+	journaled := false
+	if f.settling || len(changed) >= f.store.journalFrom {
+		if journaled, err = f.journalFlags(delta, changed); err != nil {
+			return nil, modified, 0, err
+		}
+	}
+	if journaled {
 		f.takeDelta(delta, changed, modseq)
 	} else {
 		changed, err = f.renameAll(delta, changed, modseq)
@@ -333,9 +339,9 @@ func (d *folderDirs) close() {
 	}
 }
 
-// journalFlags writes a change to the journal; syncFlags puts it on disk. false means that it is to be made by renaming
-// the files at once, and that there is no journal.
-func (f *Folder) journalFlags(delta flagDelta, uids []imap.UID) bool {
+// journalFlags writes a change to the journal; syncFlags puts it on disk. false means that the files are to be renamed at
+// once, for the change could not be written, and that there is no journal any more that would undo it after a crash.
+func (f *Folder) journalFlags(delta flagDelta, uids []imap.UID) (bool, error) {
 	names := appendFlagNames(nil, &Msg{Flags: delta.flags, Keywords: delta.keywords}, f.keywords.names)
 	entry := flagEntry{validity: f.list.head.validity, op: delta.op, uids: uidRuns(uids)}
 	for _, name := range strings.Fields(string(names)) {
@@ -344,13 +350,13 @@ func (f *Folder) journalFlags(delta flagDelta, uids []imap.UID) bool {
 	err := appendFlagEntry(f.path, &entry)
 	if err == nil {
 		f.settling = true
-		return true
+		return true, nil
 	}
 	f.drop.log.Warn("pending flags not written", "folder", f.dir, "error", err)
 	if err := f.settleAll(); err != nil {
-		f.drop.log.Warn("files not renamed", "folder", f.dir, "error", err)
+		return false, fmt.Errorf("naming the files of earlier changes: %w", err)
 	}
-	return false
+	return false, nil
 }
 
 // replayFlags takes up what a crash has left in the journal.

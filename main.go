@@ -24,6 +24,7 @@
 //	                        the store as the protocols see it
 //	maildir*.go, foldername.go, uidlist.go, keywords.go, subscriptions.go, attributes.go
 //	                        its files, as Dovecot has them too
+//	flagjournal.go          flags that file names are still to get
 //	index.go, mailstate.go  the disposable cache; the words of the store
 //	message*.go, address.go, mutf7.go  the formats of mail, without any state
 //
