@@ -47,6 +47,7 @@ type Folder struct {
 	modseq   uint64   // the highest given
 	logFloor uint64   // the expunge log is complete for what came after
 	crashed  uint64   // where modseq went on after the last crash; 0: there was none
+	reserved bool     // a modseq was given in this life
 	gen      uint64   // grows with every expunge
 	recent   imap.UID // UIDs up to it have been \Recent to some session
 	unseen   int
@@ -390,13 +391,15 @@ func (f *Folder) highestModSeq() uint64 {
 	return f.modseq
 }
 
-// nextModSeq gives a new modseq, one that no crash can give again.
+// nextModSeq gives a new modseq, one that no crash can give again. The first of the folder's life in memory raises the
+// reservation in any case: an index that was left clean and knows a lower one has missed this life.
 func (f *Folder) nextModSeq() (uint64, error) {
 	next := f.modseq + 1
-	if next > f.list.head.modseq {
+	if next > f.list.head.modseq || !f.reserved {
 		if err := f.reserve(0, next+modseqReserve); err != nil {
 			return 0, err
 		}
+		f.reserved = true
 	}
 	f.modseq = next
 	return next, nil
@@ -768,7 +771,7 @@ func (f *Folder) batch(clean bool) folderBatch {
 	b.meta = folderMeta{Validity: f.list.head.validity, Next: uint32(f.nextUID), ModSeq: f.modseq, LogFloor: f.logFloor,
 		Recent: uint32(f.recent), Count: len(f.msgs), Clean: clean, Cur: f.curTime, New: f.newTime, Saved: time.Now().UnixNano(),
 		ListSize: f.list.stamp.size, ListMtime: f.list.stamp.mtime, ListID: f.list.stamp.id, Keywords: f.keywords.names,
-		Crashed: f.crashed}
+		Crashed: f.crashed, Reserved: f.list.head.modseq}
 	if f.unlisted {
 		b.meta.ListSize = -1 // the UID list is to be read, and written, when the folder is loaded
 	}

@@ -96,7 +96,8 @@ func (f *Folder) loadChanged(meta folderMeta) error {
 // and no longer trusts its log of removals.
 func (f *Folder) startAbove(meta folderMeta) {
 	f.modseq = max(f.modseq, f.list.head.modseq, meta.ModSeq)
-	if !meta.Clean && meta.ModSeq > 0 && meta.ModSeq < f.modseq {
+	left := meta.Clean && f.list.head.modseq <= meta.Reserved // nothing was changed here since the index was written
+	if !left && meta.ModSeq > 0 && meta.ModSeq < f.modseq {
 		f.crashed = f.modseq
 	}
 	f.logFloor, f.changesFloor = f.modseq, f.modseq

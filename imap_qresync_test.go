@@ -374,6 +374,11 @@ func TestVanishedIsSplit(t *testing.T) {
 // A change that a client has seen, and that was undone before the crash in which the index lost both, is told: also to a
 // client that remembers the HIGHESTMODSEQ from before the change.
 func TestResyncAfterCrash(t *testing.T) {
+	t.Run("of an index at work", func(t *testing.T) { resyncAfterCrash(t, false) })
+	t.Run("of one left clean", func(t *testing.T) { resyncAfterCrash(t, true) })
+}
+
+func resyncAfterCrash(t *testing.T, clean bool) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "index/example.org/ann.db")
 	client := &resyncClient{}
@@ -384,11 +389,21 @@ func TestResyncAfterCrash(t *testing.T) {
 		appendText(t, f, "x\r\n")
 	}
 	d.flush()
+	before := f.highestModSeq()
+	if clean { // the folder is put away and comes back
+		f.Release()
+		d.Release()
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = testStore(t, dir)
+		d = testDrop(t, s)
+		f = openFolder(t, d, "INBOX")
+	}
 	old, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := f.highestModSeq()
 	for _, op := range []FlagOp{FlagsAdd, FlagsRemove} {
 		if _, _, _, err := f.SetFlags([]imap.UID{2}, op, []imap.Flag{imap.FlagFlagged}, NoUnchangedSince); err != nil {
 			t.Fatal(err)

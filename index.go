@@ -60,7 +60,8 @@ type folderMeta struct {
 	ListID    uint64   `json:"listID"`
 	Keywords  []string `json:"keywords,omitempty"`
 
-	Crashed uint64 `json:"crashed,omitempty"` // where ModSeq went on after the last crash
+	Crashed  uint64 `json:"crashed,omitempty"` // where ModSeq went on after the last crash
+	Reserved uint64 `json:"reserved"`          // the modseqs that the UID list had reserved
 }
 
 // folderBatch is what changed in a folder since the last transaction.
