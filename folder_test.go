@@ -383,3 +383,32 @@ func TestStatusOfNewFile(t *testing.T) {
 		}
 	}
 }
+
+// A message whose size and date are not known yet is found under the name that another program has just given it.
+func TestRenamedBeforeItIsLearnt(t *testing.T) {
+	dir := t.TempDir()
+	s := testStore(t, dir)
+	defer s.Close()
+	d := testDrop(t, s)
+	defer d.Release()
+	f := openFolder(t, d, "INBOX")
+	defer f.Release()
+	const text = "Subject: x\r\n\r\nhello\r\n"
+	inbox := filepath.Join(dir, "mail/example.org/ann")
+	for n := range 20 {
+		base := fmt.Sprintf("17000000%02d.M1P1.other", n)
+		if err := os.WriteFile(filepath.Join(inbox, "new", base), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Status(false); err != nil { // it has a UID now, and nobody has asked for its size
+			t.Fatal(err)
+		}
+		if err := os.Rename(filepath.Join(inbox, "new", base), filepath.Join(inbox, "cur", base+":2,S")); err != nil {
+			t.Fatal(err)
+		}
+		msgs, err := f.Messages(nil, f.allUIDs(), true)
+		if err != nil || len(msgs) != n+1 || msgs[n].Size != int64(len(text)) || time.Since(time.Unix(msgs[n].Date, 0)) > time.Hour {
+			t.Fatalf("%v %+v", err, msgs)
+		}
+	}
+}

@@ -47,6 +47,8 @@ type stressText struct {
 	text  string // with CRLF
 	first string // the decoded text of its first part
 	plain bool   // it has no parts
+
+	delivered bool // it came by SMTP, which puts fields before it
 }
 
 // keepEvery marks the messages that no one deletes: those whose marker it divides. All that were ever promised are there
@@ -94,14 +96,14 @@ func (f *stressFacts) newText(body string) (marker int, text *stressText) {
 	first := fmt.Sprintf("hello from number%dend\r\n%s", marker, strings.Repeat("all work and no play\r\n", marker%40))
 	switch {
 	case body != "":
-		text = &stressText{header + "\r\n" + body, body, true}
+		text = &stressText{text: header + "\r\n" + body, first: body, plain: true}
 	case marker%3 == 0:
 		coded := base64.StdEncoding.EncodeToString([]byte(first))
-		text = &stressText{header + "MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=xx\r\n\r\npreamble\r\n--xx\r\n" +
+		text = &stressText{text: header + "MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=xx\r\n\r\npreamble\r\n--xx\r\n" +
 			"Content-Transfer-Encoding: base64\r\n\r\n" + coded + "\r\n--xx\r\nContent-Type: text/html\r\n\r\n<p>hi</p>\r\n--xx--\r\n",
-			first, false}
+			first: first}
 	default:
-		text = &stressText{header + "\r\n" + first, first, true}
+		text = &stressText{text: header + "\r\n" + first, first: first, plain: true}
 	}
 	f.texts[marker-1] = text
 	return marker, text

@@ -6,6 +6,8 @@ import (
 	"io"
 	"maps"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -25,7 +27,8 @@ type modelSession struct {
 	n       int
 	profile modelProfile
 	rnd     *rand.Rand
-	own     string // a keyword that no other session changes
+	own     string              // a keyword that no other session changes
+	owned   map[messageKey]bool // whether messages have it, where that is known
 
 	conn  *modelConn // nil: not connected
 	life  int        // of the server when the connection was made
@@ -33,7 +36,7 @@ type modelSession struct {
 	tags  int
 	done  int  // commands that were answered
 	knows bool // CONDSTORE has been used: MODSEQ comes with FLAGS
-	named bool // it has IMAP4rev2 or UTF8=ACCEPT
+	aside bool // a folder that may be deleted was selected on this connection
 
 	box        *modelBox            // nil: none is selected
 	remembered map[string]*modelBox // by name, of a QRESYNC client
@@ -50,7 +53,8 @@ type modelBox struct {
 	msgs      map[uint32]*modelMessage
 	modseq    uint64            // everything up to it has been told
 	seen      uint64            // the highest MODSEQ told
-	owed      map[uint32]string // messages that must be told as gone by the end of the next command that may say so, and why
+	owed      map[uint32]string // messages that must be gone, and why; they may have been removed after the last update
+	overdue   map[uint32]string // those that the next update must tell
 	recent    int               // as last told
 	kills     int               // how often the server had been killed
 	counted   bool              // EXISTS has come
@@ -61,12 +65,13 @@ type modelBox struct {
 
 // modelMessage is what is known of a message.
 type modelMessage struct {
-	flags    string // sorted, without \Recent
-	known    bool   // flags are known
-	modseq   uint64 // 0: not told
-	own      bool   // has the session's own keyword
-	ownKnown bool
+	flags  string // sorted, without \Recent
+	known  bool   // flags are known
+	modseq uint64 // 0: not told
 }
+
+// messageKey names a message of an account.
+type messageKey struct{ validity, uid uint32 }
 
 // exchange is a command and what is said up to its tagged reply.
 type exchange struct {
@@ -103,19 +108,23 @@ func (x *exchange) ok() bool { return x.reply.status == "OK" }
 // connect connects and logs in, as the profile wants it.
 func (s *modelSession) connect() error {
 	s.disconnect()
-	address, settings := s.run.server.address(s.profile.secure)
+	port := "imap"
+	if s.profile.secure {
+		port = "imaps"
+	}
+	address, settings := s.run.server.address(port)
 	s.life, s.kills = s.run.server.lives(), s.run.facts.killed()
 	conn, err := dialModel(address, settings)
 	if err != nil {
 		return fmt.Errorf("connecting: %w", err)
 	}
-	s.conn = conn
+	s.conn, s.aside = conn, false
 	return s.login()
 }
 
 // login logs in on an open connection.
 func (s *modelSession) login() error {
-	s.knows, s.named = false, false
+	s.knows = false
 	if err := s.do(&exchange{command: fmt.Sprintf("LOGIN %s %q", stressAccount, imapPassword)}); err != nil {
 		return err
 	}
@@ -144,7 +153,7 @@ func (s *modelSession) login() error {
 	if len(x.data) != 1 || len(x.data[0].data) != 1+len(strings.Fields(names)) {
 		return fmt.Errorf("ENABLE%s is answered with %v", names, x.data)
 	}
-	s.knows, s.named = p.qresync || p.condstore, p.rev2 || p.utf8
+	s.knows = p.qresync || p.condstore
 	return nil
 }
 
@@ -160,9 +169,6 @@ func (s *modelSession) disconnect() {
 // leave ends the selected state.
 func (s *modelSession) leave() {
 	if s.box != nil && s.profile.qresync {
-		for _, m := range s.box.msgs { // a change may have been on its way
-			m.ownKnown = false
-		}
 		s.remembered[s.box.name] = s.box
 	}
 	s.box = nil
@@ -210,6 +216,7 @@ func (s *modelSession) await(x *exchange, tag string, rest []string) error {
 	if x.selects != nil {
 		s.leave()
 		s.box = x.selects
+		s.aside = s.aside || !isShared(s.box.name)
 		s.box.resume(s)
 	}
 	if s.box != nil {
@@ -288,7 +295,7 @@ func (s *modelSession) finish(x *exchange, closed bool) error {
 
 // inStep is called when all that has happened must have been told.
 func (b *modelBox) inStep() error {
-	for uid, why := range b.owed {
+	for uid, why := range b.overdue {
 		if slices.Contains(b.uids, uid) && !isShared(b.name) {
 			return errDeleted // while the command ran, and BYE comes next
 		}
@@ -296,7 +303,7 @@ func (b *modelBox) inStep() error {
 			return fmt.Errorf("UID %d is still there: %s", uid, why)
 		}
 	}
-	clear(b.owed)
+	b.owed, b.overdue = map[uint32]string{}, b.owed
 	b.reached(b.seen)
 	return nil
 }
@@ -626,7 +633,7 @@ func (s *modelSession) takeFlags(x *exchange, uid uint32, items map[string]wireT
 		b.seen = max(b.seen, modseq)
 	}
 	if hasFlags {
-		if err := s.takeOwn(m, uid, flags.list); err != nil {
+		if err := s.takeOwn(uid, flags.list); err != nil {
 			return err
 		}
 		m.flags, m.known = names, true
@@ -639,13 +646,14 @@ func (s *modelSession) takeFlags(x *exchange, uid uint32, items map[string]wireT
 	return nil
 }
 
-// takeOwn looks at the flags that are the session's own business.
-func (s *modelSession) takeOwn(m *modelMessage, uid uint32, flags []wireToken) error {
+// takeOwn looks at the flags that are the session's own business. Nobody else changes its keyword, not even a crash.
+func (s *modelSession) takeOwn(uid uint32, flags []wireToken) error {
+	key := messageKey{s.box.validity, uid}
 	own := slices.ContainsFunc(flags, func(t wireToken) bool { return t.text == s.own })
-	if m.ownKnown && m.own != own {
-		return fmt.Errorf("%s is %v and should be %v", s.own, own, m.own)
+	if was, known := s.owned[key]; known && was != own {
+		return fmt.Errorf("%s is %v and should be %v", s.own, own, was)
 	}
-	m.own, m.ownKnown = own, true
+	s.owned[key] = own
 	if !slices.ContainsFunc(flags, func(t wireToken) bool { return t.text == `\Recent` }) {
 		return nil
 	}
@@ -694,6 +702,17 @@ func (s *modelSession) takeText(uid uint32, items map[string]wireToken) error {
 
 // compare compares an item of FETCH with what it should be.
 func (t *stressText) compare(name string, got wireToken) error {
+	if t.delivered { // fields stand before it
+		switch name {
+		case "BODY[]", "RFC822":
+			if !strings.HasSuffix(got.text, t.text) {
+				return fmt.Errorf("%s is %q and should end in %q", name, got.text, t.text)
+			}
+			return nil
+		case "RFC822.SIZE", "BODY[HEADER]", "RFC822.HEADER", "BODY[]<10>":
+			return nil
+		}
+	}
 	header, body, _ := strings.Cut(t.text, "\r\n\r\n")
 	header += "\r\n\r\n"
 	want := ""
@@ -741,3 +760,12 @@ func (t *modelTrace) note(side, text string) {
 
 // last gives the last n lines.
 func (t *modelTrace) last(n int) string { return strings.Join(t.lines[max(0, len(t.lines)-n):], "\n") }
+
+// save writes everything to a file if the run has failed and that is wanted.
+func (t *modelTrace) save(r *stress, name string) {
+	if dir := os.Getenv("APPLIANCE_TEST_TRACE"); dir != "" && r.t.Failed() {
+		if err := os.WriteFile(filepath.Join(dir, name+".txt"), []byte(t.last(len(t.lines))), 0o600); err != nil {
+			r.t.Error(err)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -28,7 +29,7 @@ func (r *stress) compareAll() {
 		}
 	}
 	observer := &modelSession{run: r, n: 99, profile: modelProfile{condstore: true}, rnd: rand.New(rand.NewPCG(1, 1)), own: "$Own99",
-		remembered: map[string]*modelBox{}}
+		owned: map[messageKey]bool{}, remembered: map[string]*modelBox{}}
 	defer observer.disconnect()
 	if err := observer.connect(); err != nil {
 		r.fail(observer, err)
@@ -47,11 +48,32 @@ func (r *stress) compareAll() {
 			return
 		}
 	}
+	if err := r.allDelivered(truth["INBOX"]); err != nil {
+		r.fail(observer, err)
+		return
+	}
 	for _, s := range r.sessions {
 		if err := s.agree(truth); err != nil {
 			r.fail(s, fmt.Errorf("when all is quiet: %w", err))
 			return
 		}
+	}
+	r.oneAlone()
+}
+
+// oneAlone lets one session do things while nobody else does: then there is only one right answer to most of them.
+func (r *stress) oneAlone() {
+	r.alone = true
+	defer func() { r.alone = false }()
+	s := r.sessions[r.rnd.IntN(len(r.sessions))]
+	err := s.do(s.open(s.pick("INBOX", "Work"), false)...)
+	for range 60 {
+		if err == nil {
+			err = s.once()
+		}
+	}
+	if err != nil && !(errors.Is(err, errDeleted) && s.aside) {
+		r.fail(s, fmt.Errorf("while it is alone: %w", err))
 	}
 }
 
@@ -109,6 +131,20 @@ func (r *stress) nothingLost(box *modelBox) error {
 			return fmt.Errorf("UID %d, message %d, is lost", uid, m.marker)
 		case m.goneAt != 0 && there:
 			return fmt.Errorf("UID %d is there, and was told to be gone", uid)
+		}
+	}
+	return nil
+}
+
+// allDelivered looks for the messages that SMTP has taken and that nobody was to delete.
+func (r *stress) allDelivered(inbox *modelBox) error {
+	there := map[int]bool{}
+	for _, uid := range inbox.uids {
+		there[r.facts.markerOf(inbox.validity, uid)] = true
+	}
+	for _, marker := range r.mail.promised {
+		if kept(marker) && !there[marker] {
+			return fmt.Errorf("message %d was taken by SMTP and is not there", marker)
 		}
 	}
 	return nil

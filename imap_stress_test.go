@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bytes"
-	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -14,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -55,14 +52,16 @@ type stress struct {
 
 	up         sync.RWMutex // held for reading while a session connects, for writing while the server is down
 	calm       sync.RWMutex // held for reading by whoever does something
+	alone      bool         // one session does things while the others keep still
+	mail       *mailer
 	stopped    atomic.Bool
 	selections atomic.Int64
 }
 
 // stressServer is the server under test.
 type stressServer interface {
-	// address gives where IMAP is served and, for a secure port, what TLS needs.
-	address(secure bool) (string, *tls.Config)
+	// address gives where a port is, by its name, and for one with TLS what that needs.
+	address(port string) (string, *tls.Config)
 	// lives counts the restarts; it goes up before the server is stopped.
 	lives() int
 	// restart stops or kills the server and starts it again on the same data.
@@ -79,7 +78,7 @@ type stressServer interface {
 // other and with the disk.
 //
 // APPLIANCE_TEST_STRESS is how long it runs (30s), APPLIANCE_TEST_SEED the seed of a run that is to be repeated.
-// APPLIANCE_TEST_TRACE is a directory for all that the session was told which finds a disagreement.
+// APPLIANCE_TEST_TRACE is a directory for all that was said in a run that fails.
 func TestIMAPStress(t *testing.T) {
 	length := stressShort
 	if text := os.Getenv("APPLIANCE_TEST_STRESS"); text != "" {
@@ -110,10 +109,11 @@ func newStress(t *testing.T, server stressServer, seed uint64) *stress {
 	r := &stress{t: t, server: server, facts: newStressFacts(), rnd: rand.New(rand.NewPCG(seed, 1))}
 	for n, profile := range stressProfiles {
 		r.sessions = append(r.sessions, &modelSession{run: r, n: n, profile: profile, rnd: rand.New(rand.NewPCG(seed, uint64(n+2))),
-			own: fmt.Sprintf("$Own%d", n), remembered: map[string]*modelBox{},
+			own: fmt.Sprintf("$Own%d", n), owned: map[messageKey]bool{}, remembered: map[string]*modelBox{},
 			trace: modelTrace{all: os.Getenv("APPLIANCE_TEST_TRACE") != ""}})
 	}
-	r.outside = &outsider{run: r, rnd: rand.New(rand.NewPCG(seed, 1000)), markers: map[string]int{}}
+	r.mail = &mailer{run: r, rnd: rand.New(rand.NewPCG(seed, 1001))}
+	r.outside = &outsider{run: r, rnd: rand.New(rand.NewPCG(seed, 1000)), markers: map[string]int{}, trace: modelTrace{all: os.Getenv("APPLIANCE_TEST_TRACE") != ""}}
 	return r
 }
 
@@ -134,6 +134,7 @@ func (r *stress) run(length time.Duration, kill bool) {
 		wg.Go(func() { r.drive(s) })
 	}
 	wg.Go(r.outside.work)
+	wg.Go(r.mail.work)
 	end := time.Now().Add(length)
 	for round := 0; time.Now().Before(end) && !r.stopped.Load(); round++ {
 		time.Sleep(min(time.Until(end), max(length/8, time.Second)))
@@ -150,8 +151,11 @@ func (r *stress) run(length time.Duration, kill bool) {
 	for _, s := range r.sessions {
 		total += s.done
 		s.disconnect()
+		s.trace.save(r, fmt.Sprintf("session%d", s.n))
 	}
-	r.t.Logf("%d commands, %d messages made, %d changes by another program, %d restarts", total, len(r.facts.texts), r.outside.changes, r.server.lives())
+	r.outside.trace.save(r, "outside")
+	r.t.Logf("%d commands, %d messages made, %d changes by another program, %d messages delivered, %d fetched by POP3, %d restarts",
+		total, len(r.facts.texts), r.outside.changes, len(r.mail.promised), r.mail.fetched, r.server.lives())
 	for _, word := range []string{"panic", "command failed", "DATA RACE", "damaged"} {
 		if log := r.server.log(); strings.Contains(log, word) {
 			at := strings.Index(log, word)
@@ -189,7 +193,7 @@ func (r *stress) settle(s *modelSession, err error) bool {
 		return true
 	case r.stopped.Load():
 		return false
-	case (errors.Is(err, errDeleted) || errors.Is(err, errLost)) && s.box != nil && !isShared(s.box.name),
+	case errors.Is(err, errDeleted) && s.aside, errors.Is(err, errLost) && s.box != nil && !isShared(s.box.name),
 		(errors.Is(err, errLost) || errors.Is(err, errRefused)) && r.server.lives() != s.life:
 		s.disconnect()
 		return true
@@ -204,9 +208,6 @@ func (r *stress) fail(s *modelSession, err error) {
 		box := "nothing"
 		if s.box != nil {
 			box = fmt.Sprintf("%s, up to MODSEQ %d", s.box.name, s.box.modseq)
-		}
-		if dir := os.Getenv("APPLIANCE_TEST_TRACE"); dir != "" {
-			_ = os.WriteFile(filepath.Join(dir, fmt.Sprintf("session%d.txt", s.n)), []byte(s.trace.last(len(s.trace.lines))), 0o600)
 		}
 		r.t.Errorf("session %d %+v with %s: %v\nIt has heard:\n%s", s.n, s.profile, box, err, s.trace.last(40))
 	}
@@ -246,18 +247,16 @@ func (s *processServer) start(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &Protocols{Accounts: s.accounts, Store: store, MaxSize: 1 << 20}
-	p.specs = []portSpec{{143, "imap", false, serveIMAP, "* BYE busy\r\n"}, {993, "imaps", true, serveIMAP, ""}}
-	s.portServer = startPorts(t, p)
+	s.portServer = startPorts(t, &Protocols{Accounts: s.accounts, Store: store, MaxSize: 1 << 20})
 	s.portServer.store = store
 	s.logs = append(s.logs, s.portServer.log)
 }
 
-func (s *processServer) address(secure bool) (string, *tls.Config) {
-	if secure {
-		return fmt.Sprintf("127.0.0.1:%d", s.ports["imaps"]), s.client
+func (s *processServer) address(port string) (string, *tls.Config) {
+	if port == "imaps" {
+		return fmt.Sprintf("127.0.0.1:%d", s.ports[port]), s.client
 	}
-	return fmt.Sprintf("127.0.0.1:%d", s.ports["imap"]), nil
+	return fmt.Sprintf("127.0.0.1:%d", s.ports[port]), nil
 }
 
 func (s *processServer) lives() int { return int(s.ends.Load()) }
@@ -318,7 +317,7 @@ func (s *childServer) start(t *testing.T) {
 	if err := s.process.Start(); err != nil {
 		t.Fatal(err)
 	}
-	address, _ := s.address(true)
+	address, _ := s.address("imaps")
 	for range 2000 {
 		if conn, err := net.Dial("tcp", address); err == nil {
 			conn.Close()
@@ -347,11 +346,15 @@ func (s *childServer) stop(t *testing.T, kill bool) {
 	s.process = nil
 }
 
-func (s *childServer) address(secure bool) (string, *tls.Config) {
-	if secure {
-		return fmt.Sprintf("127.0.0.1:%d", 993+s.offset), &tls.Config{RootCAs: s.roots, ServerName: "127.0.0.1"}
+func (s *childServer) address(port string) (string, *tls.Config) {
+	for _, spec := range portTable() {
+		if spec.name == port && spec.implicit {
+			return fmt.Sprintf("127.0.0.1:%d", spec.number+s.offset), &tls.Config{RootCAs: s.roots, ServerName: "127.0.0.1"}
+		} else if spec.name == port {
+			return fmt.Sprintf("127.0.0.1:%d", spec.number+s.offset), nil
+		}
 	}
-	return fmt.Sprintf("127.0.0.1:%d", 143+s.offset), nil
+	return "", nil
 }
 
 func (s *childServer) lives() int { return int(s.ends.Load()) }
@@ -365,161 +368,3 @@ func (s *childServer) restart(t *testing.T, kill bool) {
 func (s *childServer) mail() string { return filepath.Join(s.data, "mail", "home.lan", "stress") }
 
 func (s *childServer) log() string { return s.stderr.String() }
-
-// outsider is another program that works on the Maildir, as mutt and mbsync do.
-type outsider struct {
-	run     *stress
-	rnd     *rand.Rand
-	markers map[string]int // by base
-	changes int
-}
-
-// folderPath gives the directory of a folder.
-func (r *stress) folderPath(name string) string {
-	if name == "INBOX" {
-		return r.server.mail()
-	}
-	return filepath.Join(r.server.mail(), "."+strings.ReplaceAll(name, "/", "."))
-}
-
-// work does something every few milliseconds, whether the server is up or not.
-func (o *outsider) work() {
-	for !o.run.stopped.Load() {
-		o.run.calm.RLock()
-		if o.change() {
-			o.changes++
-		}
-		o.run.calm.RUnlock()
-		time.Sleep(time.Duration(5+o.rnd.IntN(40)) * time.Millisecond)
-	}
-}
-
-// change does one thing, and says whether it could.
-func (o *outsider) change() bool {
-	dir := o.run.folderPath([]string{"INBOX", "INBOX", "Work", "Archive"}[o.rnd.IntN(4)])
-	sub := []string{"cur", "cur", "cur", "new"}[o.rnd.IntN(4)]
-	entries, err := os.ReadDir(filepath.Join(dir, sub))
-	if err != nil {
-		return false
-	}
-	action := o.rnd.IntN(10)
-	if action < 3 || len(entries) == 0 {
-		return len(entries) < stressCrowd && o.add(dir)
-	}
-	name := entries[o.rnd.IntN(len(entries))].Name()
-	path := filepath.Join(dir, sub, name)
-	base, info := splitName(name)
-	marker := o.marker(path)
-	if marker == 0 {
-		return false
-	}
-	if action == 3 {
-		return !kept(marker) && os.Remove(path) == nil
-	}
-	letters := strings.TrimPrefix(info[min(1, len(info)):], "2,")
-	if letter := []string{"S", "F", "R"}[o.rnd.IntN(3)]; strings.Contains(letters, letter) {
-		letters = strings.Replace(letters, letter, "", 1)
-	} else {
-		letters += letter
-	}
-	if action == 4 && !kept(marker) && !strings.Contains(letters, "T") {
-		letters += "T"
-	}
-	sorted := []byte(letters)
-	slices.Sort(sorted)
-	return os.Rename(path, filepath.Join(dir, "cur", fmt.Sprintf("%s%c2,%s", base, infoSeparator(), sorted))) == nil
-}
-
-// add delivers a message, into new or with flags into cur, with sizes in its name or without, with CRLF or LF.
-func (o *outsider) add(dir string) bool {
-	marker, made := o.run.facts.newText("")
-	text := made.text
-	if o.rnd.IntN(2) == 0 {
-		text = strings.ReplaceAll(text, "\r\n", "\n")
-	}
-	base := fmt.Sprintf("%d.M%dP%dQ%d.outside", time.Now().Unix(), time.Now().Nanosecond()/1000, os.Getpid(), marker)
-	if o.rnd.IntN(2) == 0 {
-		base += fmt.Sprintf(",S=%d", len(text))
-		if o.rnd.IntN(2) == 0 {
-			base += fmt.Sprintf(",W=%d", len(made.text))
-		}
-	}
-	tmp := filepath.Join(dir, "tmp", base)
-	if err := os.WriteFile(tmp, []byte(text), 0o600); err != nil {
-		return false
-	}
-	to := filepath.Join(dir, "new", base)
-	if o.rnd.IntN(2) == 0 {
-		to = filepath.Join(dir, "cur", fmt.Sprintf("%s%c2,%s", base, infoSeparator(), []string{"", "S", "FS"}[o.rnd.IntN(3)]))
-	}
-	return os.Rename(tmp, to) == nil
-}
-
-// marker finds which message a file is, 0 when it cannot be read.
-func (o *outsider) marker(path string) int {
-	base, _ := splitName(filepath.Base(path))
-	if m := o.markers[base]; m != 0 {
-		return m
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return 0
-	}
-	header, _, _ := bytes.Cut(bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n")), []byte("\n\n"))
-	for line := range strings.Lines(string(header)) {
-		if strings.HasPrefix(line, "Message-ID:") {
-			o.markers[base] = markerIn(line)
-		}
-	}
-	return o.markers[base]
-}
-
-// diskMessage is a message as the files tell it.
-type diskMessage struct {
-	uid    uint32
-	marker int
-	flags  string
-}
-
-// onDisk reads a folder as any other program may: the files, dovecot-uidlist and dovecot-keywords.
-func (o *outsider) onDisk(dir string) ([]diskMessage, error) {
-	uids := map[string]uint32{}
-	list, err := os.ReadFile(filepath.Join(dir, "dovecot-uidlist"))
-	if err != nil {
-		return nil, err
-	}
-	for line := range strings.Lines(string(list)) {
-		if number, rest, ok := strings.Cut(strings.TrimSpace(line), " :"); ok {
-			uid, _ := strconv.ParseUint(strings.Fields(number)[0], 10, 32)
-			uids[rest] = uint32(uid)
-		}
-	}
-	keywords := map[byte]string{}
-	text, _ := os.ReadFile(filepath.Join(dir, "dovecot-keywords"))
-	for line := range strings.Lines(string(text)) {
-		number, name, _ := strings.Cut(strings.TrimSpace(line), " ")
-		n, _ := strconv.Atoi(number)
-		keywords['a'+byte(n)] = name
-	}
-	for letter, name := range map[byte]string{'S': `\Seen`, 'F': `\Flagged`, 'R': `\Answered`, 'D': `\Draft`, 'T': `\Deleted`} {
-		keywords[letter] = name
-	}
-	var msgs []diskMessage
-	for _, sub := range []string{"cur", "new"} {
-		entries, err := os.ReadDir(filepath.Join(dir, sub))
-		if err != nil {
-			return nil, err
-		}
-		for _, e := range entries {
-			base, info := splitName(e.Name())
-			var flags []string
-			for i := 3; i < len(info); i++ {
-				flags = append(flags, keywords[info[i]])
-			}
-			slices.Sort(flags)
-			msgs = append(msgs, diskMessage{uids[base], o.marker(filepath.Join(dir, sub, e.Name())), strings.Join(flags, " ")})
-		}
-	}
-	slices.SortFunc(msgs, func(a, b diskMessage) int { return cmp.Compare(a.uid, b.uid) })
-	return msgs, nil
-}

@@ -192,14 +192,32 @@ func (s *modelSession) transfer(verb, name string, uids []uint32) []*exchange {
 		if r == nil || len(r.code) != 4 || r.code[2].text != formatUIDs(uids) {
 			return fmt.Errorf("COPYUID is not that of %v", uids)
 		}
-		for _, u := range uids {
-			if verb == "MOVE" {
+		if verb == "MOVE" {
+			for _, u := range uids {
 				b.owed[u] = "MOVE"
 			}
 		}
-		return s.checkGiven(x, name, r, markers)
+		if err := s.checkGiven(x, name, r, markers); err != nil {
+			return err
+		}
+		return s.ownCopies(r, uids)
 	}
 	return []*exchange{x}
+}
+
+// ownCopies notes that copies have the session's keyword where the messages had it.
+func (s *modelSession) ownCopies(r *wireReply, from []uint32) error {
+	validity, _ := r.code[1].number()
+	to, err := parseUIDs(r.code[3].text)
+	if err != nil {
+		return err
+	}
+	for i, u := range from {
+		if own, known := s.owned[messageKey{s.box.validity, u}]; known {
+			s.owned[messageKey{uint32(validity), to[i]}] = own
+		}
+	}
+	return nil
 }
 
 // expunge is EXPUNGE and UID EXPUNGE.
@@ -220,11 +238,20 @@ func (s *modelSession) expunge() []*exchange {
 		m := b.msgs[uid]
 		return m != nil && m.known && slices.Contains(strings.Fields(m.flags), `\Deleted`)
 	}
+	told := map[uint32]bool{}
+	for uid, m := range b.msgs {
+		told[uid] = m.known
+	}
 	was := slices.DeleteFunc(uids, func(uid uint32) bool { return !deleted(uid) })
 	x.check = func(x *exchange) error {
 		for _, uid := range was {
 			if !x.flagged[uid] {
 				b.owed[uid] = "it was \\Deleted and is not expunged"
+			}
+		}
+		for uid := range x.vanished {
+			if s.run.alone && told[uid] && !slices.Contains(was, uid) {
+				return fmt.Errorf("%v were \\Deleted, and %v are gone", was, x.vanished)
 			}
 		}
 		return nil

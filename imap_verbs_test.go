@@ -318,9 +318,9 @@ func (s *modelSession) store(uids []uint32, op string, flags []string) []*exchan
 	for _, u := range uids {
 		if m := s.box.msgs[u]; m != nil {
 			st.was[u] = *m
-			if slices.Contains(flags, s.own) { // as it will be
-				m.own, m.ownKnown = op == "+", st.since == 0
-			}
+		}
+		if slices.Contains(flags, s.own) {
+			delete(s.owned, messageKey{s.box.validity, u}) // until the reply
 		}
 	}
 	list := strings.Join(flags, " ")
@@ -382,7 +382,7 @@ func (st *modelStore) check(x *exchange, uid bool) error {
 			continue
 		}
 		if slices.Contains(modified, u) {
-			if had && was.modseq != 0 && was.modseq <= st.since && x.fetched[u] == nil {
+			if had && was.modseq != 0 && was.modseq <= st.since && (x.fetched[u] == nil || st.s.run.alone) {
 				return fmt.Errorf("UID %d is MODIFIED, its MODSEQ was %d and no other was told", u, was.modseq)
 			}
 			continue
@@ -393,14 +393,22 @@ func (st *modelStore) check(x *exchange, uid bool) error {
 			continue
 		}
 		if slices.Contains(st.flags, st.s.own) {
-			m.own, m.ownKnown = st.op == "+", true
+			st.s.owned[messageKey{b.validity, u}] = st.op == "+"
 		}
-		if !x.flagged[u] {
-			if !st.silent {
-				b.owed[u] = "STORE has not told the flags"
-				continue
-			}
-			st.compute(m)
+		if !x.flagged[u] && !st.silent {
+			b.owed[u] = "STORE has not told the flags"
+			continue
+		}
+		told := m.flags
+		if had {
+			m.flags = was.flags
+		}
+		switch st.compute(m); {
+		case !x.flagged[u]:
+		case st.s.run.alone && had && was.known && m.flags != told:
+			return fmt.Errorf("UID %d has the flags (%s), and should have (%s)", u, told, m.flags)
+		default:
+			m.flags = told
 		}
 	}
 	return nil
@@ -612,13 +620,9 @@ func (s *modelSession) checkFound(x *exchange, uid bool, found []uint32, q model
 		if u == 0 || m == nil || x.flagged[u] || x.fetched[u] != nil {
 			continue
 		}
-		match, sure := q.matches(u, m)
-		switch {
-		case !sure || match == slices.Contains(uids, u):
-		case match:
-			s.box.owed[u] = "SEARCH has not found it"
-		default:
-			return fmt.Errorf("UID %d is found, with the flags (%s) and MODSEQ %d", u, m.flags, m.modseq)
+		// Its flags may have been changed, and it removed, before that could be told.
+		if match, sure := q.matches(u, m); sure && match != slices.Contains(uids, u) {
+			s.box.owed[u] = fmt.Sprintf("%s finds it: %v, with the flags (%s) and MODSEQ %d", q.key, !match, m.flags, m.modseq)
 		}
 	}
 	return nil
