@@ -419,12 +419,14 @@ func (f *fetcher) setSeen() {
 	}
 	f.s.view.Own(modseq)
 	f.changed = append(f.changed, changed...)
-	j := 0
+	now, err := f.folder.Messages(nil, changed, false) // others may have changed more
+	if err != nil {
+		f.s.c.Log.Error("reading the flags of messages marked as seen", "error", err)
+	}
 	for i := range f.msgs {
-		if j < len(changed) && f.msgs[i].UID == changed[j] {
-			f.msgs[i].Flags |= FlagSeen
-			f.msgs[i].ModSeq = modseq
-			j++
+		if m := &f.msgs[i]; len(now) > 0 && m.UID == now[0].UID {
+			m.Flags, m.Keywords, m.ModSeq = now[0].Flags, now[0].Keywords, now[0].ModSeq
+			now = now[1:]
 		}
 	}
 }
@@ -500,6 +502,10 @@ func (f *fetcher) keep(piece []byte) []byte {
 
 // message answers for one message.
 func (f *fetcher) message(m *Msg, i int) {
+	seen := len(f.changed) > 0 && f.changed[0] == m.UID
+	if seen {
+		f.changed = f.changed[1:]
+	}
 	seq := f.seqOf(m.UID)
 	if seq == 0 {
 		return
@@ -530,8 +536,7 @@ func (f *fetcher) message(m *Msg, i int) {
 			f.item(item.kind, m, &c)
 		}
 	}
-	if len(f.changed) > 0 && f.changed[0] == m.UID {
-		f.changed = f.changed[1:]
+	if seen {
 		f.reportSeen(m, &first)
 	}
 	if first { // nothing could be given

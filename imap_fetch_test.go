@@ -314,3 +314,36 @@ func TestFetchChangedFile(t *testing.T) {
 	c.want("FETCH 1 BODY.PEEK[1]", "* 1 FETCH (BODY[1] {3}\r\none)")
 	c.want("SEARCH BODY one", "* SEARCH 1")
 }
+
+// What FETCH BODY[] tells of the flags is what they are after \Seen was set, with what others have changed since the batch was
+// looked at; and a message that is gone by the time its text is read takes nothing away from those behind it.
+func TestFetchSetsSeenAmongOthers(t *testing.T) {
+	folder := startFetch(t, "one\r\n", "two\r\n", "three\r\n").folder
+	s, written := bareSession(t, folder)
+	b := &bodySection{label: []byte("BODY[]")}
+	q := new(fetchRequest)
+	q.add(fetchSection, b)
+	f := fetcher{s: s, q: q, folder: folder, w: s.c.Writer()}
+	defer f.close()
+	var err error
+	if f.msgs, err = folder.Messages(nil, folder.allUIDs(), false); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, _, err := folder.SetFlags([]imap.UID{2}, FlagsAdd, []imap.Flag{imap.FlagFlagged}, NoUnchangedSince); err != nil {
+		t.Fatal(err)
+	}
+	f.setSeen()
+	modseq := folder.highestModSeq()
+	if _, _, err := folder.Expunge([]imap.UID{1}, false); err != nil {
+		t.Fatal(err)
+	}
+	for i := range f.msgs {
+		f.message(&f.msgs[i], i)
+		f.close()
+	}
+	f.flush()
+	want := fmt.Sprintf("* 2 FETCH (BODY[] {5}\r\ntwo\r\n FLAGS (\\Flagged \\Seen) MODSEQ (%d))\r\n* 3 FETCH (BODY[] {7}\r\nthree\r\n FLAGS (\\Seen) MODSEQ (%d))\r\n", modseq, modseq)
+	if got := written(); got != want {
+		t.Errorf("got %q\nwant %q", got, want)
+	}
+}

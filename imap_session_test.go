@@ -206,32 +206,40 @@ func TestIMAPStoreErrors(t *testing.T) {
 	}
 }
 
-// A message that changes again while updates are told comes with the next ones: its new mod-sequence would say that all
-// below it has been told.
-func TestAnnounceLeavesLaterChanges(t *testing.T) {
-	store := testStore(t, t.TempDir())
-	drop := testDrop(t, store)
-	folder := openFolder(t, drop, "INBOX")
-	defer func() {
-		folder.Release()
-		drop.Release()
-		store.Close()
-	}()
-	for range 3 {
-		appendText(t, folder, "x\r\n")
-	}
+// bareSession is a session without a client: its methods are called one by one. written gives what they have written.
+func bareSession(t *testing.T, folder *Folder) (s *imapSession, written func() string) {
+	t.Helper()
 	view, err := folder.NewView(false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer view.Close()
 	ours, theirs := net.Pipe()
 	c := newConn(newConnEnv(connLimits{}, nil, nil, nil), theirs, "test", slog.New(slog.DiscardHandler))
-	defer func() {
+	t.Cleanup(func() {
 		ours.Close()
 		c.Close()
-	}()
-	s := &imapSession{c: c, view: view, condstore: true, rev2: true}
+		view.Close()
+	})
+	written = func() string {
+		t.Helper()
+		text := make([]byte, c.Writer().Buffered())
+		var wg sync.WaitGroup
+		wg.Go(func() { c.Writer().Flush() })
+		_, err := io.ReadFull(ours, text)
+		wg.Wait()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	return &imapSession{c: c, view: view, condstore: true, rev2: true}, written
+}
+
+// A message that changes again while updates are told comes with the next ones: its new mod-sequence would say that all
+// below it has been told.
+func TestAnnounceLeavesLaterChanges(t *testing.T) {
+	folder := startFetch(t, "x\r\n", "x\r\n", "x\r\n").folder
+	s, written := bareSession(t, folder)
 	set := func(flag imap.Flag, uids ...imap.UID) uint64 {
 		t.Helper()
 		_, _, modseq, err := folder.SetFlags(uids, FlagsAdd, []imap.Flag{flag}, NoUnchangedSince)
@@ -242,7 +250,7 @@ func TestAnnounceLeavesLaterChanges(t *testing.T) {
 	}
 	told := func(also ...imap.UID) (string, []imap.UID) {
 		t.Helper()
-		changes, err := view.Sync(true)
+		changes, err := s.view.Sync(true)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -251,15 +259,7 @@ func TestAnnounceLeavesLaterChanges(t *testing.T) {
 			set(imap.FlagAnswered, 1)
 		}
 		since := s.announce(&changes, also)
-		text := make([]byte, c.Writer().Buffered())
-		var wg sync.WaitGroup
-		wg.Go(func() { c.Writer().Flush() })
-		_, err = io.ReadFull(ours, text)
-		wg.Wait()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(text), since
+		return written(), since
 	}
 	first := set(imap.FlagFlagged, 1, 2)
 	want := fmt.Sprintf("* 2 FETCH (UID 2 FLAGS (\\Flagged) MODSEQ (%d))\r\n", first)
