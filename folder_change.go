@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/emersion/go-imap/v2"
@@ -82,39 +83,49 @@ func (f *Folder) Expunge(uids []imap.UID, onlyDeleted bool) (removed []imap.UID,
 	return removed, modseq, err
 }
 
-// expunge also says which of cur/ and new/ it has changed, by Msg.place.
-func (f *Folder) expunge(uids []imap.UID, onlyDeleted bool) (removed []imap.UID, modseq uint64, changed [2]bool, failed error) {
-	idx := f.removable(uids, onlyDeleted)
+// expunge also says which of cur/ and new/ it has changed, by Msg.place. A file that another program has renamed is looked
+// for under its new name.
+func (f *Folder) expunge(uids []imap.UID, onlyDeleted bool) (removed []imap.UID, modseq uint64, changed [2]bool, err error) {
+	for try := 0; ; try++ {
+		idx := f.removable(uids, onlyDeleted)
+		gone, failed := f.removeFiles(idx)
+		for _, i := range gone {
+			removed, changed[f.msgs[i].place] = append(removed, f.msgs[i].UID), true
+		}
+		if len(gone) > 0 {
+			if modseq, err = f.remove(gone); failed == nil {
+				failed = err
+			}
+			f.stamp()
+		}
+		if failed != nil || len(gone) == len(idx) || try > 2 {
+			slices.Sort(removed)
+			return removed, modseq, changed, failed
+		}
+		if err := f.scan(true, true, nil); err != nil {
+			return removed, modseq, changed, err
+		}
+	}
+}
+
+// removeFiles removes the files of messages (ascending indexes) and gives those whose files were where they should be.
+func (f *Folder) removeFiles(idx []int) (gone []int, err error) {
 	if f.hush(len(idx)) {
 		defer f.listen()
 	}
 	dirs := folderDirs{path: f.path}
 	defer dirs.close()
-	gone, rescan := idx[:0], false
 	for _, i := range idx {
-		m := &f.msgs[i]
-		err := dirs.remove(m)
+		err := dirs.remove(&f.msgs[i])
 		if errors.Is(err, fs.ErrNotExist) {
-			rescan = true // renamed or removed by another program
 			continue
 		}
 		if err != nil {
-			failed = fmt.Errorf("removing a message: %w", err)
-			break
+			return gone, fmt.Errorf("removing a message: %w", err)
 		}
-		gone, removed, changed[m.place] = append(gone, i), append(removed, m.UID), true
+		gone = append(gone, i)
 	}
-	if len(gone) > 0 {
-		var err error
-		if modseq, err = f.remove(gone); err != nil && failed == nil {
-			failed = err
-		}
-		f.stamp()
-	}
-	if rescan && failed == nil {
-		failed = f.scan(true, true, nil)
-	}
-	return removed, modseq, changed, failed
+	return gone, nil
 }
 
 // removable gives the indexes of those messages that Expunge is to remove.
@@ -198,6 +209,9 @@ func (f *Folder) Move(uids []imap.UID, to *Folder) (dst []imap.UID, modseq uint6
 	f.unlock()
 	if err == nil {
 		err = f.syncCur()
+	}
+	if errors.Is(err, ErrNoFolder) { // deleted since, with what else was in it
+		err = nil
 	}
 	return dst, modseq, diskError(err)
 }
@@ -387,10 +401,9 @@ func (f *Folder) appendSafe(msgs []AppendMessage) ([]imap.UID, error) {
 	}
 	f.mu.Lock()
 	uids, placed, err := f.append(msgs)
-	path := f.path
 	f.unlock()
 	if err == nil {
-		err = f.store.syncs.Sync(filepath.Join(path, "cur"))
+		err = f.syncCur()
 	}
 	if err != nil {
 		for _, p := range placed {

@@ -103,12 +103,22 @@ func (f *Folder) syncCur() error {
 	return f.durable(func(path string) error { return f.store.syncs.Sync(filepath.Join(path, "cur")) })
 }
 
-// durable calls sync with the folder's path, without its lock, and again when the folder was renamed meanwhile.
+// durable calls sync with the folder's path, without its lock, and again when the folder was renamed meanwhile;
+// ErrNoFolder when it was deleted.
 func (f *Folder) durable(sync func(path string) error) error {
 	for {
 		path := f.location()
 		err := sync(path)
-		if !errors.Is(err, fs.ErrNotExist) || f.location() == path {
+		if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		f.mu.Lock()
+		now, gone := f.path, f.gone
+		f.mu.Unlock()
+		switch {
+		case gone:
+			return ErrNoFolder
+		case now == path:
 			return err
 		}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -410,5 +411,68 @@ func TestRenamedBeforeItIsLearnt(t *testing.T) {
 		if err != nil || len(msgs) != n+1 || msgs[n].Size != int64(len(text)) || time.Since(time.Unix(msgs[n].Date, 0)) > time.Hour {
 			t.Fatalf("%v %+v", err, msgs)
 		}
+	}
+}
+
+// A message that another program renames just then is expunged all the same.
+func TestExpungeOfRenamed(t *testing.T) {
+	in := openInbox(t, t.TempDir())
+	defer in.close(t)
+	for i := range 6 {
+		appendText(t, in.f, fmt.Sprintf("%d\r\n", i))
+	}
+	setFlag(t, in.f, imap.FlagDeleted, 2, 4)
+	in.d.flush()
+	for _, all := range []bool{false, true} {
+		in.f.mu.Lock()
+		for i := range in.f.msgs {
+			m := &in.f.msgs[i]
+			from := m.pathIn(in.f.path)
+			if err := os.Rename(from, from+"F"); err != nil {
+				t.Error(err)
+			}
+		}
+		removed, modseq, changed, err := in.f.expunge([]imap.UID{2, 3, 4, 5}, !all)
+		in.f.unlock()
+		want := "[2 4]"
+		if all {
+			want = "[3 5]"
+		}
+		if fmt.Sprint(removed) != want || modseq == 0 || !changed[0] || err != nil {
+			t.Errorf("%v removed, %d, %v, %v; want %s", removed, modseq, changed, err, want)
+		}
+	}
+	if got := fmt.Sprint(in.f.allUIDs()); got != "[1 6]" {
+		t.Errorf("%s are left", got)
+	}
+}
+
+// What a session has begun in a folder goes on where the folder is now, or says that it is gone.
+func TestDurableFollowsFolder(t *testing.T) {
+	in := openInbox(t, t.TempDir())
+	defer in.close(t)
+	if err := in.d.CreateFolder("one", nil); err != nil {
+		t.Fatal(err)
+	}
+	f := openFolder(t, in.d, "one")
+	defer f.Release()
+	var paths []string
+	err := f.durable(func(path string) error {
+		if paths = append(paths, filepath.Base(path)); len(paths) == 1 {
+			if err := in.d.RenameFolder("one", "two"); err != nil {
+				t.Error(err)
+			}
+		}
+		_, err := os.Stat(path)
+		return err
+	})
+	if err != nil || fmt.Sprint(paths) != "[.one .two]" {
+		t.Errorf("%v, %v", paths, err)
+	}
+	if err := in.d.DeleteFolder("two"); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.syncCur(); !errors.Is(err, ErrNoFolder) {
+		t.Errorf("a deleted folder: %v", err)
 	}
 }
