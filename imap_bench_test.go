@@ -58,19 +58,34 @@ func BenchmarkFetch(b *testing.B) {
 	}
 }
 
-// BenchmarkSearch searches 10,000 messages with a warm cache.
+// BenchmarkSearch searches 10,000 messages with a warm cache: reading them, and with the text index. What fills it comes
+// between.
 func BenchmarkSearch(b *testing.B) {
 	c := startBench(b, 10000)
 	c.send("UID FETCH 1:* (ENVELOPE)")
-	for _, query := range []string{"UNSEEN", "SINCE 1-Jan-2020", "SUBJECT 9999", "HEADER X-None a", "BODY xyzzy", "TEXT xyzzy"} {
-		b.Run(query, func(b *testing.B) {
-			c.t = b
-			b.ReportAllocs()
-			for b.Loop() {
-				c.drain("SEARCH " + query)
-			}
-		})
+	search := func(b *testing.B) {
+		for _, query := range []string{
+			"UNSEEN", "KEYWORD $Work", "SINCE 1-Jan-2020", "SENTSINCE 1-Jan-2003", "SUBJECT 9999", "FROM ann77", "HEADER X-None a",
+			"BODY hello", "BODY xyzzy", "TEXT xyzzy", `TEXT "number 77"`,
+		} {
+			b.Run(query, func(b *testing.B) {
+				c.t = b
+				b.ReportAllocs()
+				for b.Loop() {
+					c.drain("SEARCH " + query)
+				}
+			})
+		}
 	}
+	b.Run("read", search)
+	b.Run("fill", func(b *testing.B) {
+		for b.Loop() {
+			c.folder.index.removeFolder(c.folder.directory())
+			fillIndex(c.folder)
+		}
+		b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/10000, "µs/message")
+	})
+	b.Run("indexed", search)
 }
 
 // BenchmarkAppend adds messages of 2 KB to one mailbox over some connections at once.

@@ -29,6 +29,8 @@ const (
 	textMinWord, textMaxWord, textMaxDigits = 3, 24, 6
 	// textMaxWords is how many words are kept of one message; the others go into its signatures.
 	textMaxWords = 4000
+	// textTable is the size of the table of the words of a message, twice as many or more.
+	textTable = 8192
 	// textSpaceBits is the logarithm of how many trigrams a signature can tell apart at most.
 	textSpaceBits = 17
 	textSpace     = 1 << textSpaceBits
@@ -147,10 +149,10 @@ type textSummary struct {
 	place      textPlaces        // of the text in hand
 	run        [textMaxWord]byte // the run in hand; of one that is longer its last three bytes
 	runLen     int
-	kinds      letterKind     // of its bytes
-	numbers    map[string]int // of the words
-	words      []byte         // each with a byte behind it for its places
-	ends       []int          // where that byte is
+	kinds      letterKind        // of its bytes
+	words      []byte            // each with a byte behind it for its places
+	ends       []int             // where that byte is
+	table      [textTable]uint16 // finds words: their numbers from 1, at the place of their hash or behind it
 }
 
 // begin starts a text. body says that BODY looks at it.
@@ -214,19 +216,36 @@ func (s *textSummary) endRun() {
 		s.sign().add(run)
 		return
 	}
-	number, known := s.numbers[string(run)]
-	switch {
-	case known:
-		s.words[s.ends[number]] |= byte(s.place)
+	switch slot := s.slot(run); {
+	case *slot > 0:
+		s.words[s.ends[*slot-1]] |= byte(s.place)
 	case len(s.ends) == textMaxWords:
 		s.sign().add(run)
 	default:
-		if s.numbers == nil {
-			s.numbers = make(map[string]int)
-		}
-		s.numbers[string(run)] = len(s.ends)
 		s.words = append(append(s.words, run...), byte(s.place))
 		s.ends = append(s.ends, len(s.words)-1)
+		*slot = uint16(len(s.ends))
+	}
+}
+
+// slot gives where the number of a word is in the table, or would be.
+func (s *textSummary) slot(word []byte) *uint16 {
+	hash := uint32(2166136261) // FNV-1a
+	for _, c := range word {
+		hash = (hash ^ uint32(c)) * 16777619
+	}
+	for ; ; hash++ {
+		slot := &s.table[hash%textTable]
+		if *slot == 0 {
+			return slot
+		}
+		start := 0
+		if *slot > 1 {
+			start = s.ends[*slot-2] + 1
+		}
+		if bytes.Equal(s.words[start:s.ends[*slot-1]], word) {
+			return slot
+		}
 	}
 }
 
@@ -248,8 +267,7 @@ func (s *textSummary) entry(size int64) []byte {
 func (s *textSummary) drop() {
 	s.runLen, s.kinds = 0, noLetter
 	s.head, s.body = textSign{}, textSign{}
-	clear(s.numbers)
-	s.words, s.ends = s.words[:0], s.ends[:0]
+	s.words, s.ends, s.table = s.words[:0], s.ends[:0], [textTable]uint16{}
 }
 
 // textEntry is an entry taken apart: version; size of the message, lengths of its two signatures; the signatures; the words,
