@@ -44,22 +44,13 @@ func (m *corpusMessage) read(headers bool, v textVisitor) error {
 // corpusMessages opens the real mail, or skips the test.
 func corpusMessages(t testing.TB) (messages []*corpusMessage) {
 	t.Helper()
-	dir := t.TempDir()
-	for i, path := range corpusFiles(t) {
+	for _, path := range corpusFiles(t) {
 		text, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
 		}
 		text = withCRLF(text)
-		file, err := os.Create(filepath.Join(dir, fmt.Sprint(i)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { file.Close() })
-		if _, err := file.Write(text); err != nil {
-			t.Fatal(err)
-		}
-		m := &corpusMessage{reader: textReader{file: &Message{file: file, size: int64(len(text))}}}
+		m := &corpusMessage{reader: textReader{file: &Message{text: text, size: int64(len(text))}}}
 		root, err := parseMessage(m.reader.file.Section(0, m.reader.file.Size()))
 		if err != nil {
 			t.Fatal(err)
@@ -107,8 +98,8 @@ func (h *feedHouse) await(what string, done func() bool) {
 	}
 }
 
-// kept counts the values of a kind.
-func kept(f *Folder, kind CacheKind) (n int) {
+// valuesOf counts the values of a kind.
+func valuesOf(f *Folder, kind CacheKind) (n int) {
 	f.EachCached(kind, func(imap.UID, []byte) { n++ })
 	return n
 }
@@ -129,17 +120,17 @@ func TestTextArrivals(t *testing.T) {
 	if structures != 3 {
 		t.Errorf("%d structures are known", structures)
 	}
-	if n := kept(h.folder, cacheText); n != 3 {
+	if n := valuesOf(h.folder, cacheText); n != 3 {
 		t.Errorf("%d entries", n)
 	}
 	for i := range textBlockMessages + feedMerge {
 		appendText(t, h.folder, fmt.Sprintf("Subject: %d\r\n\r\nmore text\r\n", i))
 	}
 	total := len(h.folder.UIDs())
-	h.await("many messages are indexed", func() bool { return countIndexed(h.folder) == total && kept(h.folder, cacheTextBlock) == 1 })
-	h.await("their entries are gone", func() bool { return kept(h.folder, cacheText) == total-textBlockMessages })
+	h.await("many messages are indexed", func() bool { return countIndexed(h.folder) == total && valuesOf(h.folder, cacheTextBlock) == 1 })
+	h.await("their entries are gone", func() bool { return valuesOf(h.folder, cacheText) == total-textBlockMessages })
 	h.drop.flush()
-	if n := kept(h.folder, cacheText); n != total-textBlockMessages || countIndexed(h.folder) != total {
+	if n := valuesOf(h.folder, cacheText); n != total-textBlockMessages || countIndexed(h.folder) != total {
 		t.Errorf("written, there are %d entries, and %d messages are indexed", n, countIndexed(h.folder))
 	}
 }
@@ -158,7 +149,7 @@ func TestTextSearchFeeds(t *testing.T) {
 	if n := countIndexed(h.folder); n != total {
 		t.Fatalf("%d of %d messages are indexed", n, total)
 	}
-	if blocks, entries := kept(h.folder, cacheTextBlock), kept(h.folder, cacheText); blocks != 2 || entries != 10 {
+	if blocks, entries := valuesOf(h.folder, cacheTextBlock), valuesOf(h.folder, cacheText); blocks != 2 || entries != 10 {
 		t.Errorf("%d blocks, %d entries", blocks, entries)
 	}
 	rewriteMessage(t, h.folder, 1, "the word0", "one word9")
@@ -223,10 +214,10 @@ func TestTextIndexOfFolders(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.drop.flush()
-	blocks := kept(f, cacheTextBlock)
+	blocks := valuesOf(f, cacheTextBlock)
 	fillIndex(f)
 	h.drop.flush()
-	if n := kept(f, cacheTextBlock); n >= blocks || countIndexed(f) != 60 {
+	if n := valuesOf(f, cacheTextBlock); n >= blocks || countIndexed(f) != 60 {
 		t.Errorf("%d blocks of %d are left of a folder that was emptied, %d messages are indexed", n, blocks, countIndexed(f))
 	}
 	f.Release()
@@ -242,7 +233,7 @@ func TestTextIndexOfFolders(t *testing.T) {
 	}
 	f = openFolder(t, h.drop, "New")
 	defer f.Release()
-	if kept(f, cacheTextBlock)+kept(f, cacheText) != 0 {
+	if valuesOf(f, cacheTextBlock)+valuesOf(f, cacheText) != 0 {
 		t.Error("a folder has the index of another that had its name")
 	}
 }

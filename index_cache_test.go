@@ -149,11 +149,11 @@ func TestBlocksOutliveMessages(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.flush()
-	if entries, blocks := kept(f, cacheText), kept(f, cacheTextBlock); entries != 0 || blocks != 1 {
+	if entries, blocks := valuesOf(f, cacheText), valuesOf(f, cacheTextBlock); entries != 0 || blocks != 1 {
 		t.Errorf("%d entries and %d blocks are left", entries, blocks)
 	}
 	f.PutCached(cacheText, uid, []byte("value"))
-	if n := kept(f, cacheText); n != 0 {
+	if n := valuesOf(f, cacheText); n != 0 {
 		t.Errorf("%d entries of messages that are gone", n)
 	}
 }
