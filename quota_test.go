@@ -317,10 +317,10 @@ func (m *quotaModel) rare() {
 func TestQuotaModel(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	m := &quotaModel{t: t, rnd: rand.New(rand.NewPCG(seed, 1)), dir: t.TempDir(), limit: Quota{40 << 10, 40}, names: []string{"INBOX", "F0", "Archive"}}
+	m := &quotaModel{t: t, rnd: rand.New(rand.NewPCG(seed, 1)), dir: t.TempDir(), limit: Quota{40 << 10, 40}, names: []string{"INBOX", "Start", "Archive"}}
 	m.open()
 	defer m.close()
-	if err := m.d.CreateFolder("F0", nil); err != nil {
+	if err := m.d.CreateFolder("Start", nil); err != nil {
 		t.Fatal(err)
 	}
 	for n := range 600 {
