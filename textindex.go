@@ -18,7 +18,6 @@ package main
 import (
 	"bytes"
 	"encoding/binary"
-	"math/bits"
 )
 
 const (
@@ -91,7 +90,10 @@ func isWordOf(kinds letterKind, length int) bool {
 }
 
 // textSign gathers trigrams, by their hashes.
-type textSign [textSpace / 64]uint64
+type textSign struct {
+	bits   [textSpace / 64]uint64
+	hashes []uint32 // of the bits that are set
+}
 
 // gramHash gives the place of the trigram that b begins with in a signature of full size.
 func gramHash(b []byte) uint32 {
@@ -102,28 +104,32 @@ func gramHash(b []byte) uint32 {
 func (s *textSign) add(run []byte) {
 	for ; len(run) >= 3; run = run[1:] {
 		h := gramHash(run)
-		s[h/64] |= 1 << (h % 64)
+		if bit := uint64(1) << (h % 64); s.bits[h/64]&bit == 0 {
+			s.bits[h/64] |= bit
+			s.hashes = append(s.hashes, h)
+		}
 	}
 }
 
-// append appends the signature and clears it. It has four bits for a trigram, so that some two in nine bits are set: of the
-// messages that have not a run of five letters, one in a hundred seems to have it.
+// append appends the signature. It has four bits for a trigram, so that some two in nine bits are set: of the messages that
+// have not a run of five letters, one in a hundred seems to have it.
 func (s *textSign) append(dst []byte) []byte {
-	n := 0
-	for _, w := range s {
-		n += bits.OnesCount64(w)
-	}
 	start := len(dst)
-	dst = append(dst, make([]byte, min((n+1)/2, textSpace/8))...)
+	dst = append(dst, make([]byte, min((len(s.hashes)+1)/2, textSpace/8))...)
 	sign := dst[start:]
-	for i, w := range s {
-		for ; w != 0; w &= w - 1 {
-			at := signPlace(uint32(i*64+bits.TrailingZeros64(w)), len(sign))
-			sign[at/8] |= 1 << (at % 8)
-		}
-		s[i] = 0
+	for _, h := range s.hashes {
+		at := signPlace(h, len(sign))
+		sign[at/8] |= 1 << (at % 8)
 	}
 	return dst
+}
+
+// clear forgets the trigrams.
+func (s *textSign) clear() {
+	for _, h := range s.hashes {
+		s.bits[h/64] = 0
+	}
+	s.hashes = s.hashes[:0]
 }
 
 // signPlace gives the bit for a hash in a signature of size bytes.
@@ -166,15 +172,33 @@ func (s *textSummary) begin(body bool) {
 
 // next takes a piece of a text, folded. It wants all of them.
 func (s *textSummary) next(folded []byte) (more bool) {
-	for _, c := range folded {
-		kind := letterKinds[c]
-		if kind == noLetter {
-			if s.runLen > 0 {
-				s.endRun()
-			}
-			continue
+	if s.runLen > 0 {
+		folded = s.goOn(folded)
+	}
+	for i := 0; i < len(folded); i++ {
+		start, kinds := i, noLetter
+		for i < len(folded) && letterKinds[folded[i]] != noLetter {
+			kinds |= letterKinds[folded[i]]
+			i++
 		}
-		s.kinds |= kind
+		switch {
+		case i == len(folded): // it may go on in the next piece
+			s.goOn(folded[start:])
+		case i-start >= textMinWord:
+			s.take(folded[start:i], kinds)
+		}
+	}
+	return true
+}
+
+// goOn adds what text begins with to the run in hand and gives the rest.
+func (s *textSummary) goOn(text []byte) (rest []byte) {
+	for i, c := range text {
+		if letterKinds[c] == noLetter {
+			s.endRun()
+			return text[i:]
+		}
+		s.kinds |= letterKinds[c]
 		if s.runLen < textMaxWord {
 			s.run[s.runLen] = c
 			s.runLen++
@@ -182,7 +206,7 @@ func (s *textSummary) next(folded []byte) (more bool) {
 		}
 		s.growRun(c)
 	}
-	return true
+	return nil
 }
 
 // sign is the signature for the text in hand.
@@ -204,15 +228,17 @@ func (s *textSummary) growRun(c byte) {
 	s.sign().add(s.run[:3])
 }
 
-// endRun keeps the run in hand.
+// endRun ends the run in hand.
 func (s *textSummary) endRun() {
-	n, kinds := s.runLen, s.kinds
-	s.runLen, s.kinds = 0, noLetter
-	if n < textMinWord || n > textMaxWord {
-		return
+	if s.runLen >= textMinWord && s.runLen <= textMaxWord {
+		s.take(s.run[:s.runLen], s.kinds)
 	}
-	run := s.run[:n]
-	if !isWordOf(kinds, n) {
+	s.runLen, s.kinds = 0, noLetter
+}
+
+// take keeps a run, which has these kinds of bytes.
+func (s *textSummary) take(run []byte, kinds letterKind) {
+	if !isWordOf(kinds, len(run)) {
 		s.sign().add(run)
 		return
 	}
@@ -230,11 +256,7 @@ func (s *textSummary) endRun() {
 
 // slot gives where the number of a word is in the table, or would be.
 func (s *textSummary) slot(word []byte) *uint16 {
-	hash := uint32(2166136261) // FNV-1a
-	for _, c := range word {
-		hash = (hash ^ uint32(c)) * 16777619
-	}
-	for ; ; hash++ {
+	for hash := wordHash(word); ; hash++ {
 		slot := &s.table[hash%textTable]
 		if *slot == 0 {
 			return slot
@@ -247,6 +269,23 @@ func (s *textSummary) slot(word []byte) *uint16 {
 			return slot
 		}
 	}
+}
+
+// wordHash is a hash of a word, from its length, its first and its last bytes.
+func wordHash(word []byte) uint64 {
+	n := len(word)
+	var first, last uint64
+	switch {
+	case n >= 8:
+		first, last = binary.LittleEndian.Uint64(word), binary.LittleEndian.Uint64(word[n-8:])
+	case n >= 4:
+		first, last = uint64(binary.LittleEndian.Uint32(word)), uint64(binary.LittleEndian.Uint32(word[n-4:]))
+	default:
+		first, last = uint64(word[0])<<8|uint64(word[1]), uint64(word[2])
+	}
+	hash := (first ^ uint64(n)) * 0x9e3779b97f4a7c15
+	hash = (hash ^ hash>>32 ^ last) * 0x9e3779b97f4a7c15
+	return hash >> 32
 }
 
 // entry gives the entry of a message of size bytes whose texts have all been taken, and is ready for the next.
@@ -266,7 +305,8 @@ func (s *textSummary) entry(size int64) []byte {
 // drop forgets the texts that were taken, where a message could not be read to its end.
 func (s *textSummary) drop() {
 	s.runLen, s.kinds = 0, noLetter
-	s.head, s.body = textSign{}, textSign{}
+	s.head.clear()
+	s.body.clear()
 	s.words, s.ends, s.table = s.words[:0], s.ends[:0], [textTable]uint16{}
 }
 
