@@ -262,7 +262,7 @@ func (s *smtpSession) Data(r io.Reader) error {
 	if len(mail.accounts) == 0 {
 		return smtpReply(554, smtp.EnhancedCode{5, 5, 1}, "There are no recipients")
 	}
-	id, err := s.receive(mail, r)
+	id, err := s.receive(mail, s.w.message(r))
 	var reply *smtp.SMTPError
 	switch {
 	case errors.As(err, &reply):

@@ -187,7 +187,7 @@ func (m *messageReader) Read(p []byte) (int, error) {
 
 // write writes the message as it will be stored.
 func (s *smtpSession) write(in *Incoming, mail smtpMail, id string, r io.Reader) error {
-	source := &messageReader{r: s.w.message(r), left: s.p.MaxSize}
+	source := &messageReader{r: r, left: s.p.MaxSize}
 	_, err := io.WriteString(in, s.trace(mail, id))
 	if err == nil {
 		buffered := s.c.env.takeReader(source)

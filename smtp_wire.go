@@ -177,6 +177,7 @@ func (w *smtpWire) message(r io.Reader) io.Reader {
 	if _, chunks := r.(*io.PipeReader); chunks { // of BDAT
 		return newLineEndReader(r)
 	}
+	_ = w.flush() // so that the client sends while a file is made; an error comes again
 	return smtpMessage{w}
 }
 

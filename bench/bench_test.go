@@ -97,9 +97,33 @@ func TestPSS(t *testing.T) {
 	}
 }
 
+func TestBusyShare(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("looks at /proc")
+	}
+	stop := make(chan struct{})
+	defer close(stop)
+	for range runtime.NumCPU() {
+		go func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+			}
+		}()
+	}
+	share, err := awaitCalm(0)
+	if err != nil || share <= calmShare || share > 1 {
+		t.Errorf("%.2f of a machine that does much is used, %v", share, err)
+	}
+}
+
 func TestBadCommands(t *testing.T) {
 	for _, args := range [][]string{
 		nil, {"fill", "x"}, {"fill", t.TempDir(), "many"}, {"run", "-pids", "x"}, {"run", "nothing"}, {"settle"}, {"settle", "-1"},
+		{"calm", "down"},
 		{"table", "nowhere", "nowhere"}, {"loop"}, {"other"},
 	} {
 		if command(args) == nil {

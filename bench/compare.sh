@@ -3,20 +3,21 @@
 # loopback, every message durable on disk. Prints one table. Needs root and Go; the Debian packages are installed if they
 # are missing. Nothing of the system's own Dovecot or Postfix is used but their programs, and nothing is left behind.
 #
-#   bench/compare.sh [-quick] [-n MESSAGES] [-big MESSAGES] [-rounds N] [-only "PART …"]
+#   bench/compare.sh [-quick] [-n MESSAGES] [-big MESSAGES] [-rounds N] [-only "PART …"] [-patience SECONDS]
 #
 #   -n       messages in the mailbox that is read and changed    10,000
 #   -big     messages in the large mailbox                      100,000
 #   -rounds  turns of each server; the median counts                  3
-#   -quick   1,000, 10,000 and 1
+#   -quick   1,000, 10,000 and 1, and less of everything else
+#   -patience  how long each measurement waits for the machine to have nothing else to do   10
 #   -only    these of the parts: open first read login pop3 change append smtp notice size loop sessions
 #
-# The work takes some five minutes and 2 GB below TMPDIR (else /var/tmp), whose file system is the one that is measured.
+# The work takes some ten minutes and 2 GB below TMPDIR (else /var/tmp), whose file system is the one that is measured.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 parts="open first read login pop3 change append smtp notice size loop sessions"
-messages=10000 big=100000 rounds=3 samples=5 deliveries=400 appends=200 notices=50 sessions=500
+messages=10000 big=100000 rounds=3 samples=5 deliveries=400 appends=200 notices=50 sessions=500 patience=10
 while [ $# -gt 0 ]; do
 	case $1 in
 	-quick) messages=1000 big=10000 rounds=1 samples=3 deliveries=100 appends=40 notices=10 sessions=100 ;;
@@ -24,6 +25,7 @@ while [ $# -gt 0 ]; do
 	-big) big=$2; shift ;;
 	-rounds) rounds=$2; shift ;;
 	-only) parts=$2; shift ;;
+	-patience) patience=$2; shift ;;
 	*) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 	esac
 	shift
@@ -99,7 +101,15 @@ turn() { # SIDE: only this one runs, and has finished what it had to do
 	for name in $(members "$1"); do signal CONT "$name"; done
 	for name in $(members "$1"); do "$bench" settle "${pid[$name]}"; done
 	for name in $(members "$other"); do signal STOP "$name"; done
+	ready
+}
+measurements=0 busy=0
+ready() { # before each measurement
 	sync
+	local share
+	share=$("$bench" calm "$patience")
+	measurements=$((measurements + 1))
+	[ "${share% %}" -le 8 ] || busy=$((busy + 1))
 }
 measure() { # SIDE PART …: adds to its results
 	local side=$1 at=$ours_at pids=${pid[ours]:-}
@@ -230,7 +240,7 @@ for _ in $(wanted open && seq "$rounds"); do
 	for how in bare no_index restart; do
 		for side in ours theirs; do
 			[ $how = restart ] || forget $side $how
-			sync
+			ready
 			open_big $side $how
 			[ $how != restart ] || measure $side reopen >>"$work/$side.txt"
 			stop $(members $side)
@@ -248,6 +258,7 @@ for _ in $(seq "$rounds"); do
 	for part in read login pop3 change append smtp notice size; do both $part; done
 	wanted loop || continue
 	for name in ours dovecot postfix; do signal STOP $name; done
+	ready
 	"$bench" loop -n $((2 * deliveries)) "$work" >>"$work/ours.txt"
 done
 stop ours postfix dovecot
@@ -255,6 +266,7 @@ stop ours postfix dovecot
 # Memory: of servers that have done nothing else.
 for side in $(wanted sessions && echo ours theirs); do
 	start $side
+	ready
 	measure $side sessions >>"$work/$side.txt"
 	stop $(members $side)
 done
@@ -262,7 +274,7 @@ done
 cat <<HEAD
 $(date -u +%Y-%m-%d), $(git describe --always --dirty 2>/dev/null || echo "no git"), $(nproc) cores of $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1), $(awk '/MemTotal/ {printf "%.0f", $2/1e6}' /proc/meminfo) GB, $(stat -f -c %T "$work"), Linux $(uname -r)
 $(go version | cut -d' ' -f3), Dovecot $(dovecot --version | cut -d' ' -f1), Postfix $(postconf -c "$work/postfix" -h mail_version); $tls_ours
-$messages messages, the large mailbox $big, $rounds turns, $sessions idle sessions; load average $(cut -d' ' -f1-3 /proc/loadavg)
+$messages messages, the large mailbox $big, $rounds turns, $sessions idle sessions; the machine was busy with other work before $busy of $measurements measurements
 
 HEAD
 "$bench" table "$work/ours.txt" "$work/theirs.txt"

@@ -7,6 +7,7 @@
 //	bench run -imap ADDR … PART …     do these parts of the work
 //	bench loop [-n N] DIR             write N messages below DIR durably, with nothing around it
 //	bench settle PID …                wait until these processes and their children do nothing
+//	bench calm SECONDS                wait as long at most until the machine does nothing, and print what share of it is used
 //	bench table OURS THEIRS           print what the runs of two servers have printed side by side, with goals
 //
 // run and loop print lines of the form "NAME VALUE", one for each time that something was measured: seconds, or messages a
@@ -19,6 +20,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"time"
 )
 
 const usage = `usage:
@@ -27,6 +29,7 @@ const usage = `usage:
   bench run -imap ADDR -user USER -password PASSWORD [flags] PART …
   bench loop [-n N] DIR
   bench settle PID …
+  bench calm SECONDS
   bench table OURS THEIRS`
 
 func main() {
@@ -67,6 +70,16 @@ func command(args []string) error {
 			return err
 		}
 		return settle(pids)
+	case name == "calm" && len(args) == 1:
+		seconds, err := strconv.Atoi(args[0])
+		if err != nil {
+			return fmt.Errorf("%q is no number of seconds", args[0])
+		}
+		share, err := awaitCalm(time.Duration(seconds) * time.Second)
+		if err == nil {
+			fmt.Printf("%.0f %%\n", 100*share)
+		}
+		return err
 	case name == "table" && len(args) == 2:
 		return printTable(os.Stdout, args[0], args[1])
 	}

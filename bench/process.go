@@ -123,6 +123,60 @@ func settle(pids []int) error {
 	return fmt.Errorf("the server has not come to rest in %v", most)
 }
 
+// calmShare is how much of the machine's processor time may be in use when something is measured.
+const calmShare = 0.08
+
+// awaitCalm waits until the whole machine has done next to nothing for a second, or until patience is over: what else runs
+// on it would be counted to the server. It gives the share of processor time in use at the end.
+func awaitCalm(patience time.Duration) (float64, error) {
+	end := time.Now().Add(patience)
+	for {
+		share, err := busyShare(time.Second)
+		if err != nil || share <= calmShare || time.Now().After(end) {
+			return share, err
+		}
+	}
+}
+
+// busyShare gives the share of all processor time that is in use during a while.
+func busyShare(while time.Duration) (float64, error) {
+	busyBefore, allBefore, err := processorTime()
+	if err != nil {
+		return 0, err
+	}
+	time.Sleep(while)
+	busy, all, err := processorTime()
+	if err != nil || all == allBefore {
+		return 0, err
+	}
+	return float64(busy-busyBefore) / float64(all-allBefore), nil
+}
+
+// processorTime reads what the processors have done since the machine was started, in ticks.
+func processorTime() (busy, all int64, err error) {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, 0, err
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	// cpu user nice system idle iowait irq softirq steal …
+	fields := strings.Fields(line)
+	if len(fields) < 9 || fields[0] != "cpu" {
+		return 0, 0, errors.New("/proc/stat is not understood")
+	}
+	for i, field := range fields[1:9] {
+		ticks, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			return 0, 0, fmt.Errorf("/proc/stat: %w", err)
+		}
+		all += ticks
+		if i != 3 && i != 4 {
+			busy += ticks
+		}
+	}
+	return busy, all, nil
+}
+
 // memory gives the bytes that processes and their children take, what several share being counted once in all (PSS).
 func memory(pids []int) (int64, error) {
 	all, err := family(pids)
