@@ -593,7 +593,7 @@ func (f *Folder) adopt(msgs []Msg) ([]imap.UID, error) {
 	uids := make([]imap.UID, len(msgs))
 	now := f.store.now().Unix()
 	for i := range msgs {
-		msgs[i].UID, msgs[i].ModSeq, msgs[i].Saved = f.nextUID, modseq, now
+		msgs[i].UID, msgs[i].ModSeq, msgs[i].Saved = f.nextUID, modseq, savedTime(msgs[i].base, now)
 		uids[i] = f.nextUID
 		f.nextUID++
 	}

@@ -512,8 +512,8 @@ func (f *Folder) newMsg(base string, at found) Msg {
 	return m
 }
 
-// savedTime gives when a message came into its folder, where no index tells: its name begins with that time, in seconds.
-// A name without one gives now.
+// savedTime gives when a message came into its folder: its name begins with that time, in seconds, so that it is the same
+// when the index is lost. A name without one gives now.
 func savedTime(base string, now int64) int64 {
 	seconds, _, _ := strings.Cut(base, ".")
 	if t, err := strconv.ParseInt(seconds, 10, 64); err == nil && t > 0 && t < now {

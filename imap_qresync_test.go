@@ -446,7 +446,8 @@ func resyncAfterCrash(t *testing.T, clean bool) {
 	}
 }
 
-// SAVEDATE (RFC 8514) outlives the index, and is that of the copy in a copy.
+// SAVEDATE (RFC 8514) outlives the index, and is that of the copy in a copy. What another program has put there has that of
+// its name.
 func TestSaveDateWithoutIndex(t *testing.T) {
 	dir := t.TempDir()
 	long := time.Date(2020, 1, 1, 12, 0, 0, 0, time.UTC)
@@ -467,9 +468,15 @@ func TestSaveDateWithoutIndex(t *testing.T) {
 	if _, err := f.Copy([]imap.UID{uid}, f); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(filepath.Join(f.path, "cur", "1500000000.M1P1.other:2,S"), []byte("x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Status(false); err != nil {
+		t.Fatal(err)
+	}
 	for _, when := range []string{"at first", "without the index"} {
 		msgs, err := f.Messages(nil, f.allUIDs(), false)
-		if err != nil || len(msgs) != 2 || msgs[0].Saved != long.Unix() || msgs[1].Saved != long.Add(time.Hour).Unix() {
+		if err != nil || len(msgs) != 3 || msgs[2].Saved != 1500000000 || msgs[0].Saved != long.Unix() || msgs[1].Saved != long.Add(time.Hour).Unix() {
 			t.Errorf("%s: %+v, %v", when, msgs, err)
 		}
 		f.Release()
