@@ -186,19 +186,31 @@ func (s *modelSession) once() error {
 	return s.act()
 }
 
-// settle says whether a session may go on after an error: the server may have been restarted, or the mailbox deleted.
+// settle says whether a session may go on after an error, if need be with a new connection.
 func (r *stress) settle(s *modelSession, err error) bool {
 	switch {
 	case err == nil:
 		return true
 	case r.stopped.Load():
 		return false
-	case errors.Is(err, errDeleted) && s.aside, errors.Is(err, errLost) && s.box != nil && !isShared(s.box.name),
-		(errors.Is(err, errLost) || errors.Is(err, errRefused)) && r.server.lives() != s.life:
+	case s.expected(err):
 		s.disconnect()
 		return true
 	}
 	r.fail(s, err)
+	return false
+}
+
+// expected says whether an error is none: the server was restarted, or the selected folder deleted.
+func (s *modelSession) expected(err error) bool {
+	switch {
+	case errors.Is(err, errDeleted):
+		return s.aside
+	case errors.Is(err, errLost):
+		return s.box != nil && !isShared(s.box.name) || s.run.server.lives() != s.life
+	case errors.Is(err, errRefused):
+		return s.run.server.lives() != s.life
+	}
 	return false
 }
 

@@ -410,7 +410,7 @@ func (s *modelSession) resyncParameter(old, box *modelBox) string {
 		}
 	})
 	parameter := fmt.Sprintf("%d %d", old.validity, old.modseq)
-	if len(all) < 4 || s.oneIn(2) {
+	if len(all) < 4 || s.oneIn(2) || !isShared(box.name) {
 		return " (QRESYNC (" + parameter + "))"
 	}
 	if s.oneIn(2) {

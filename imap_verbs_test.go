@@ -669,7 +669,7 @@ func (s *modelSession) checkOrder(x *exchange, uids []uint32, reverse bool) erro
 	lastMarker, lastUID := 0, uint32(0)
 	for _, u := range uids {
 		marker := s.run.facts.markerOf(s.box.validity, u)
-		if marker == 0 || x.vanished[u] {
+		if marker == 0 || x.vanished[u] || !slices.Contains(x.before, u) {
 			continue
 		}
 		order := cmp.Compare(marker, lastMarker)
