@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -284,8 +283,8 @@ type found struct {
 	place uint8
 }
 
-// readDirs lists the files of the directories asked for into seen.
-func (f *Folder) readDirs(seen map[string]found, cur, new bool) error {
+// readDirs visits the files of the directories asked for, those of cur/ last.
+func (f *Folder) readDirs(cur, new bool, visit func(base string, at found)) error {
 	for _, d := range [...]struct {
 		name  string
 		place uint8
@@ -308,7 +307,7 @@ func (f *Folder) readDirs(seen map[string]found, cur, new bool) error {
 		}
 		for _, n := range names {
 			base, info := splitName(n)
-			seen[base] = found{info, d.place}
+			visit(base, found{info, d.place})
 		}
 	}
 	return nil
@@ -318,37 +317,55 @@ func (f *Folder) readDirs(seen map[string]found, cur, new bool) error {
 // files are expunged. listed are the UIDs that the UID list has for files not in memory; nil means to read it if needed.
 func (f *Folder) scan(cur, new bool, listed map[string]uidEntry) error {
 	curTime, newTime := f.dirTimes()
-	seen := make(map[string]found, len(f.msgs)+16)
-	if err := f.readDirs(seen, cur, new); err != nil {
+	var arrivals []arrival
+	var seen map[string]found // nil: there is nothing to compare with
+	visit := func(base string, at found) { arrivals = append(arrivals, arrival{base, at}) }
+	if len(f.msgs) > 0 {
+		seen = make(map[string]found, len(f.msgs)+16)
+		visit = func(base string, at found) { seen[base] = at }
+	}
+	if err := f.readDirs(cur, new, visit); err != nil {
 		return err
 	}
-	if stamp := statStamp(filepath.Join(f.path, keywordsName)); stamp != f.kwStamp {
+	if stamp := statStamp(filepath.Join(f.path, keywordsName)); stamp != f.kwStamp { // read after the letters that it names
 		if err := f.loadKeywords(f.keywords.names); err != nil {
 			return err
 		}
 	}
-	missing := f.missing(seen, cur, new)
-	if len(missing) > 0 {
-		// A file that is renamed while its directory is read may not be listed at all: look again before believing it.
-		if err := f.readDirs(seen, true, true); err != nil {
-			return err
-		}
-		missing = f.missing(seen, cur, new)
-	}
-	if err := f.takeFlags(seen); err != nil {
-		return err
-	}
-	if len(missing) > 0 {
-		if _, err := f.remove(missing); err != nil {
+	if seen != nil {
+		var err error
+		if arrivals, err = f.compare(seen, cur, new); err != nil {
 			return err
 		}
 	}
-	if err := f.takeNew(seen, listed); err != nil {
+	if err := f.takeNew(inOrder(arrivals), listed); err != nil {
 		return err
 	}
 	f.curTime, f.newTime = curTime, newTime
 	f.racy = time.Now().UnixNano()-max(curTime, newTime) < int64(racyTime) && !f.watched
 	return nil
+}
+
+// compare takes over what differs between the messages in memory and the files that were seen, and gives the files that
+// are no message yet.
+func (f *Folder) compare(seen map[string]found, cur, new bool) ([]arrival, error) {
+	missing := f.missing(seen, cur, new)
+	if len(missing) > 0 {
+		// A file that is renamed while its directory is read may not be listed at all: look again before believing it.
+		if err := f.readDirs(true, true, func(base string, at found) { seen[base] = at }); err != nil {
+			return nil, err
+		}
+		missing = f.missing(seen, cur, new)
+	}
+	if err := f.takeFlags(seen); err != nil {
+		return nil, err
+	}
+	if len(missing) > 0 {
+		if _, err := f.remove(missing); err != nil {
+			return nil, err
+		}
+	}
+	return f.unknown(seen), nil
 }
 
 // missing gives the indexes of messages that should have been seen and were not.
@@ -421,9 +438,8 @@ func (f *Folder) namedLetters(letters uint32) uint64 {
 }
 
 // takeNew makes messages of the files that are not in memory.
-func (f *Folder) takeNew(seen map[string]found, listed map[string]uidEntry) error {
-	names := f.unknown(seen)
-	if len(names) == 0 {
+func (f *Folder) takeNew(arrivals []arrival, listed map[string]uidEntry) error {
+	if len(arrivals) == 0 {
 		return nil
 	}
 	loading := listed != nil
@@ -441,12 +457,11 @@ func (f *Folder) takeNew(seen map[string]found, listed map[string]uidEntry) erro
 	if n := len(f.uids); n > 0 {
 		last = f.uids[n-1]
 	}
-	withUID := make([]Msg, 0, min(len(listed), len(names)))
-	without := make([]Msg, 0, len(names)-cap(withUID))
-	for _, base := range names {
-		at := seen[base]
-		m := f.newMsg(base, at)
-		e, ok := listed[base]
+	withUID := make([]Msg, 0, min(len(listed), len(arrivals)))
+	without := make([]Msg, 0, len(arrivals)-cap(withUID))
+	for _, a := range arrivals {
+		m := f.newMsg(a.base, a.found)
+		e, ok := listed[a.base]
 		if ok && (imap.UID(e.uid) > last || loading && f.find(imap.UID(e.uid), 0) < 0) {
 			m.UID = imap.UID(e.uid)
 			if m.Size < 0 {
@@ -472,31 +487,44 @@ func (f *Folder) takeNew(seen map[string]found, listed map[string]uidEntry) erro
 	return err
 }
 
-// unknown lists the bases that are not in memory in the order of their arrival, by the time in the name.
-func (f *Folder) unknown(seen map[string]found) []string {
-	var names []string
-	if len(f.msgs) == 0 {
-		names = make([]string, 0, len(seen))
-		for base := range seen {
-			names = append(names, base)
-		}
-	} else {
-		known := f.baseIndex()
-		for base := range seen {
-			if _, ok := known[base]; !ok {
-				names = append(names, base)
-			}
+// arrival is a file that is not in memory.
+type arrival struct {
+	base string
+	found
+}
+
+// unknown lists the files that are not in memory.
+func (f *Folder) unknown(seen map[string]found) []arrival {
+	var files []arrival
+	known := f.baseIndex()
+	for base, at := range seen {
+		if _, ok := known[base]; !ok {
+			files = append(files, arrival{base, at})
 		}
 	}
-	sort.Slice(names, func(i, j int) bool {
-		a, b := names[i], names[j]
-		x, y := strings.IndexByte(a, '.'), strings.IndexByte(b, '.')
+	return files
+}
+
+// inOrder sorts files in the order of their arrival, by the time in the name. One that was found twice, because it was
+// moved meanwhile, is in cur/.
+func inOrder(files []arrival) []arrival {
+	slices.SortFunc(files, func(a, b arrival) int {
+		x, y := strings.IndexByte(a.base, '.'), strings.IndexByte(b.base, '.')
 		if x != y { // seconds with more digits are later
-			return x < y
+			return x - y
 		}
-		return a < b
+		if order := strings.Compare(a.base, b.base); order != 0 {
+			return order
+		}
+		return int(b.place) - int(a.place)
 	})
-	return names
+	kept := files[:0]
+	for i, file := range files {
+		if i+1 == len(files) || files[i+1].base != file.base {
+			kept = append(kept, file)
+		}
+	}
+	return kept
 }
 
 // newMsg makes the message of a file.
