@@ -271,7 +271,7 @@ type Maildrop struct {
 
 	watches mailboxWatches
 
-	// Locks are taken in the order listMu, saveMu, mu, Folder.mu, timerMu, watches.mu.
+	// Locks are taken in the order listMu, saveMu, mu, Folder.mu, timerMu, watches.mu; store.mu comes last.
 	timerMu sync.Mutex
 	timer   *time.Timer // the next index flush
 	stopped bool
@@ -943,7 +943,7 @@ func (d *Maildrop) Open(name string) (*Folder, error) {
 		f.after = d.leaving
 		d.folders[dir] = f
 	}
-	f.refs++
+	d.hold(f)
 	d.mu.Unlock()
 	f.loading.Do(func() { f.loadErr = f.load() })
 	if f.loadErr != nil {
@@ -952,9 +952,19 @@ func (d *Maildrop) Open(name string) (*Folder, error) {
 			delete(d.folders, dir)
 		}
 		d.mu.Unlock()
+		d.Release()
 		return nil, diskError(f.loadErr)
 	}
 	return f, nil
+}
+
+// hold counts one more user of a folder, and with it of the maildrop: neither leaves memory before it is released as
+// often. d.mu is held.
+func (d *Maildrop) hold(f *Folder) {
+	f.refs++
+	d.store.mu.Lock()
+	d.refs++
+	d.store.mu.Unlock()
 }
 
 // loaded gives a folder only if it is in memory, with a reference.
@@ -962,7 +972,7 @@ func (d *Maildrop) loaded(dir string) *Folder {
 	d.mu.Lock()
 	f := d.folders[dir]
 	if f != nil {
-		f.refs++
+		d.hold(f)
 	}
 	d.mu.Unlock()
 	if f == nil {
@@ -978,6 +988,7 @@ func (d *Maildrop) loaded(dir string) *Folder {
 
 // release is Folder.Release.
 func (d *Maildrop) release(f *Folder) {
+	defer d.Release()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if f.refs--; f.refs > 0 || d.closed {

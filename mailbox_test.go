@@ -419,6 +419,35 @@ func TestSetAsideEndsOldMaildrop(t *testing.T) {
 	openFolder(t, next, "private").Release()
 }
 
+// What a session looks at stays in memory however long it is silent, and leaves it when nobody looks any more.
+func TestViewKeepsFolder(t *testing.T) {
+	s := testStore(t, t.TempDir())
+	defer s.Close()
+	d := testDrop(t, s)
+	f := openFolder(t, d, "INBOX")
+	v, err := f.NewView(false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Release()
+	d.Release()
+	d.unload(f) // what the timers do after idleKeep
+	d.expire()
+	deliverText(t, s, "a\r\n", "ann@example.org")
+	if c, err := v.Sync(true); err != nil || !c.Exists {
+		t.Fatalf("the view sees %+v, %v", c, err)
+	}
+	v.Close()
+	d.unload(f)
+	d.expire()
+	if _, err := f.Status(false); !errors.Is(err, ErrNoFolder) {
+		t.Error("the folder is still in memory:", err)
+	}
+	if _, err := d.Folders(); !errors.Is(err, ErrClosed) {
+		t.Error("the maildrop is still in memory:", err)
+	}
+}
+
 func TestHostileAccounts(t *testing.T) {
 	s := testStore(t, t.TempDir())
 	defer s.Close()

@@ -25,26 +25,41 @@ type View struct {
 }
 
 // NewView opens a view. A writable one takes the messages that nobody has had as \Recent. onChange (may be nil) is called
-// without locks held, possibly often, when there may be something to Sync; it must not block.
+// without locks held, possibly often, when there may be something to Sync; it must not block. The folder stays in memory
+// until the view is closed.
 func (f *Folder) NewView(readOnly bool, onChange func()) (*View, error) {
+	v := &View{folder: f, readOnly: readOnly, onChange: onChange}
+	f.drop.mu.Lock()
+	f.drop.hold(f)
+	f.drop.mu.Unlock()
+	if err := v.open(); err != nil {
+		f.Release()
+		return nil, err
+	}
+	return v, nil
+}
+
+// open begins to look at the folder.
+func (v *View) open() error {
+	f := v.folder
 	f.mu.Lock()
 	defer f.unlock()
 	if err := f.usable(); err != nil {
-		return nil, err
+		return err
 	}
-	v := &View{folder: f, readOnly: readOnly, onChange: onChange}
 	v.claim()
 	v.uids, v.gen, v.modseq, v.looked = f.uids, f.gen, f.modseq, f.modseq
 	f.views[v] = struct{}{}
 	f.watchPoll()
-	return v, nil
+	return nil
 }
 
-// Close ends the view.
+// Close ends the view, once.
 func (v *View) Close() {
 	v.folder.mu.Lock()
-	defer v.folder.mu.Unlock()
 	delete(v.folder.views, v)
+	v.folder.mu.Unlock()
+	v.folder.Release()
 }
 
 // Folder is what the view looks at.
