@@ -237,3 +237,46 @@ func (a *Accounts) Users() []User { return a.current().clone().Users }
 // Aliases gives the aliases in the order of the file. One for a whole domain
 // (a catch-all) has an address without local part: "@example.org".
 func (a *Accounts) Aliases() []Alias { return a.current().clone().Aliases }
+
+// Addresses gives the addresses of all accounts in the order of the file.
+func (a *Accounts) Addresses() []string {
+	book := a.current()
+	addresses := make([]string, len(book.Users))
+	for i := range book.Users {
+		addresses[i] = book.Users[i].Address
+	}
+	return addresses
+}
+
+// ShortName is what an account is called in the names of mailboxes: its local part in the default domain, the whole address in
+// another. So nobody's name changes or means somebody else when others join.
+func (a *Accounts) ShortName(account string) string {
+	if local, ok := strings.CutSuffix(account, "@"+a.DefaultDomain()); ok {
+		return local
+	}
+	return account
+}
+
+// ByShortName is the way back, from exactly that name; "" for nobody's.
+func (a *Accounts) ByShortName(name string) string {
+	account := a.Complete(name)
+	if !a.Exists(account) || a.ShortName(account) != name {
+		return ""
+	}
+	return account
+}
+
+// Find gives the account that a person means by an address or by a local part: the one in the default domain, else the only
+// one that has it. "" for none; aliases and tags are nobody's account.
+func (a *Accounts) Find(name string) string {
+	book := a.current()
+	if !strings.Contains(name, "@") {
+		if u := book.login(a.Complete(name)); u != nil {
+			return u.Address
+		}
+	}
+	if u := book.login(name); u != nil {
+		return u.Address
+	}
+	return ""
+}

@@ -674,3 +674,31 @@ func BenchmarkRepeatedLogin(b *testing.B) {
 		}
 	}
 }
+
+// A short name is one account's and no other's, whoever joins.
+func TestShortNames(t *testing.T) {
+	a := openTestAccounts(t, "user = [{address = 'maria@home.lan'}, {address = 'bob@home.lan'}, {address = 'bob@other.lan'}, {address = 'eve@other.lan'}]\n"+
+		"alias = [{address = 'team@home.lan', to = ['bob@home.lan']}]\n")
+	for account, short := range map[string]string{"maria@home.lan": "maria", "bob@home.lan": "bob", "bob@other.lan": "bob@other.lan", "eve@other.lan": "eve@other.lan"} {
+		if got := a.ShortName(account); got != short {
+			t.Errorf("%s is called %q", account, got)
+		}
+		if got := a.ByShortName(short); got != account {
+			t.Errorf("%s is %q", short, got)
+		}
+	}
+	for _, name := range []string{"", "nobody", "eve", "bob@home.lan", "Bob", "bob+x", "team", "postmaster", "@home.lan", "home.lan", " bob", "bob@", "bob@@other.lan"} {
+		if got := a.ByShortName(name); got != "" {
+			t.Errorf("%q is %s", name, got)
+		}
+	}
+	for name, want := range map[string]string{"bob": "bob@home.lan", "BOB@Home.LAN": "bob@home.lan", "eve": "eve@other.lan", "bob@other.lan": "bob@other.lan",
+		"": "", "team": "", "team@home.lan": "", "bob+x@home.lan": "", "postmaster": "", "nobody@home.lan": "", "@": "", "bob@": ""} {
+		if got := a.Find(name); got != want {
+			t.Errorf("Find(%q) = %q, want %q", name, got, want)
+		}
+	}
+	if got := fmt.Sprint(a.Addresses()); got != "[maria@home.lan bob@home.lan bob@other.lan eve@other.lan]" {
+		t.Error(got)
+	}
+}

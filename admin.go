@@ -109,8 +109,14 @@ func (ad *admin) setPassword(o order) (answer, error) {
 }
 
 // removeUser removes the account first: no new session can then open the
-// mail that is set aside.
+// mail that is set aside. What others have let it see it does not leave to
+// whoever gets the address next.
 func (ad *admin) removeUser(o order) (answer, error) {
+	user, err := ad.accounts.User(o.Address)
+	if err != nil {
+		return answer{}, err
+	}
+	who := Grantee{user.Address, ad.accounts.ShortName(user.Address)}
 	address, err := ad.accounts.Remove(o.Address)
 	if err != nil {
 		return answer{}, err
@@ -118,6 +124,9 @@ func (ad *admin) removeUser(o order) (answer, error) {
 	path, err := ad.store.SetAside(address)
 	if err != nil {
 		return answer{}, fmt.Errorf("%s is removed, but its mail could not be set aside: %w", address, err)
+	}
+	if err := ad.store.RevokeGrants(who); err != nil {
+		return answer{}, fmt.Errorf("%s is removed, but still named in access lists of others: %w", address, err)
 	}
 	return answer{Address: address, Path: path}, nil
 }

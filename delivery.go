@@ -133,7 +133,7 @@ func (s *Store) deliverOne(in *Incoming, target Delivery, last bool) (delivered,
 	}
 	dir, exists, err := d.findDir(target.Folder)
 	if err == nil && !exists {
-		err = d.makeFolder(dir)
+		err = d.makeFolder(dir, nil)
 	}
 	d.listMu.Unlock()
 	if err != nil {

@@ -31,10 +31,6 @@ type dovecotSession struct {
 // further lines of its configuration, in which MAIL stands for the Maildir.
 func startDovecot(t *testing.T, messages [][]byte, settings ...string) *dovecotSession {
 	t.Helper()
-	const binary = "/usr/lib/dovecot/imap"
-	if _, err := os.Stat(binary); err != nil {
-		t.Skip("Dovecot is not installed here")
-	}
 	dir, err := os.MkdirTemp("", "dovecot")
 	if err != nil {
 		t.Fatal(err)
@@ -51,14 +47,27 @@ func startDovecot(t *testing.T, messages [][]byte, settings ...string) *dovecotS
 			t.Fatal(err)
 		}
 	}
-	config := fmt.Sprintf("base_dir = %s/base\nlog_path = %s/log\nmail_location = maildir:%s/mail\nssl = no\nfirst_valid_uid = 1\nprotocols = imap\n", dir, dir, dir)
 	mail := filepath.Join(dir, "mail")
-	config += strings.ReplaceAll(strings.Join(settings, "\n")+"\n", "MAIL", mail)
+	config := fmt.Sprintf("mail_location = maildir:%s\n", mail) + strings.ReplaceAll(strings.Join(settings, "\n")+"\n", "MAIL", mail)
+	d := launchDovecot(t, dir, "nobody", config)
+	d.mail = mail
+	d.command("SELECT INBOX", func(string) {})
+	return d
+}
+
+// launchDovecot starts a session of a user with what is to be configured besides, on mail below dir, or skips the test.
+func launchDovecot(t *testing.T, dir, username, config string) *dovecotSession {
+	t.Helper()
+	const binary = "/usr/lib/dovecot/imap"
+	if _, err := os.Stat(binary); err != nil {
+		t.Skip("Dovecot is not installed here")
+	}
+	config = fmt.Sprintf("base_dir = %s/base\nlog_path = %s/log\nssl = no\nfirst_valid_uid = 1\nprotocols = imap\n%s", dir, dir, config)
 	if err := os.WriteFile(filepath.Join(dir, "conf"), []byte(config), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(binary, "-c", filepath.Join(dir, "conf"))
-	cmd.Env = []string{"USER=nobody", "HOME=" + dir}
+	cmd.Env = []string{"USER=" + username, "HOME=" + dir}
 	if os.Getuid() == 0 { // it refuses to open mail as root
 		nobody, err := user.Lookup("nobody")
 		if err != nil {
@@ -67,7 +76,7 @@ func startDovecot(t *testing.T, messages [][]byte, settings ...string) *dovecotS
 		uid, _ := strconv.Atoi(nobody.Uid)
 		gid, _ := strconv.Atoi(nobody.Gid)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
-		err = filepath.Walk(dir, func(path string, _ os.FileInfo, _ error) error { return os.Chown(path, uid, gid) })
+		err = filepath.Walk(dir, func(path string, _ os.FileInfo, _ error) error { return os.Lchown(path, uid, gid) })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -84,11 +93,10 @@ func startDovecot(t *testing.T, messages [][]byte, settings ...string) *dovecotS
 		t.Skip("Dovecot does not start here: ", err)
 	}
 	t.Cleanup(func() { in.Close(); io.Copy(io.Discard, out); cmd.Wait() })
-	d := &dovecotSession{t: t, in: in, r: bufio.NewReader(out), mail: mail}
+	d := &dovecotSession{t: t, in: in, r: bufio.NewReader(out)}
 	if greeting := d.response(); !strings.HasPrefix(greeting, "* PREAUTH") {
 		t.Skip("Dovecot does not start here: ", greeting)
 	}
-	d.command("SELECT INBOX", func(string) {})
 	return d
 }
 

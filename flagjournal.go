@@ -21,7 +21,8 @@ import (
 //
 //	V<uidvalidity> +(\Flagged Work) 1:4000,4003 <checksum>
 //
-// + adds the flags, - takes them away, = replaces all. The checksum is the CRC-32 of what stands before it, in hex. A line that
+// + adds the flags, - takes them away, = replaces all. Letters behind the sign, as in "=st(", are the rights (RFC 4314 §2.1) of
+// somebody who has not all: flags that take others stay as they are. The checksum is the CRC-32 of what stands before it, in hex. A line that
 // was not written to its end was not promised and is left out.
 
 const (
@@ -36,6 +37,7 @@ var errJournalFull = errors.New("too many changes of flags are pending")
 type flagEntry struct {
 	validity uint32
 	op       FlagOp
+	may      Rights
 	flags    []imap.Flag
 	uids     imap.UIDSet
 }
@@ -45,7 +47,11 @@ const flagOpSigns = "=+-" // FlagsReplace, FlagsAdd, FlagsRemove
 
 // format writes the line.
 func (e *flagEntry) format() []byte {
-	b := fmt.Appendf(nil, "V%d %c(", e.validity, flagOpSigns[e.op])
+	b := fmt.Appendf(nil, "V%d %c", e.validity, flagOpSigns[e.op])
+	if may := e.may & flagRights; may != flagRights {
+		b = append(b, may.Letters()...)
+	}
+	b = append(b, '(')
 	for i, flag := range e.flags {
 		if i > 0 {
 			b = append(b, ' ')
@@ -66,7 +72,8 @@ func parseFlagEntry(line string) (e flagEntry, ok bool) {
 	}
 	head, rest, ok1 := strings.Cut(line[:at], " ")
 	change, set, ok2 := strings.Cut(rest, ") ")
-	if !ok1 || !ok2 || len(change) < 2 || change[1] != '(' || !strings.HasPrefix(head, "V") {
+	change, flags, ok3 := strings.Cut(change, "(")
+	if !ok1 || !ok2 || !ok3 || change == "" || !strings.HasPrefix(head, "V") {
 		return e, false
 	}
 	validity, err := strconv.ParseUint(head[1:], 10, 32)
@@ -75,7 +82,12 @@ func parseFlagEntry(line string) (e flagEntry, ok bool) {
 		return e, false
 	}
 	e.validity, e.op = uint32(validity), FlagOp(op)
-	for _, flag := range strings.Fields(change[2:]) {
+	if e.may = RightsAll; len(change) > 1 {
+		if e.may, ok = rightsOf(change[1:]); !ok {
+			return e, false
+		}
+	}
+	for _, flag := range strings.Fields(flags) {
 		e.flags = append(e.flags, imap.Flag(flag))
 	}
 	for part := range strings.SplitSeq(strings.TrimSpace(set), ",") {

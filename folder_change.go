@@ -174,8 +174,13 @@ func (f *Folder) snapshot(uids []imap.UID) ([]Msg, []string, error) {
 // Copy copies messages with flags and dates into another folder or the same, all or none; the result runs parallel to
 // uids (ascending). ErrExpunged when one of them is gone, ErrOverQuota and ErrAboveQuota when there is no room for all.
 func (f *Folder) Copy(uids []imap.UID, to *Folder) ([]imap.UID, error) {
+	return f.CopyAs(RightsAll, uids, to)
+}
+
+// CopyAs is Copy with certain rights in the other folder: flags that take others are not copied.
+func (f *Folder) CopyAs(may Rights, uids []imap.UID, to *Folder) ([]imap.UID, error) {
 	put := func(from, name, tmp string) error { return linkOrCopy(from, name, tmp) }
-	dst, err := f.transfer(uids, to, true, put, func(from, name string) error { return os.Remove(name) })
+	dst, err := f.transfer(may, uids, to, true, put, func(from, name string) error { return os.Remove(name) })
 	if err != nil {
 		return nil, diskError(fmt.Errorf("copying: %w", err))
 	}
@@ -186,6 +191,11 @@ func (f *Folder) Copy(uids []imap.UID, to *Folder) ([]imap.UID, error) {
 // Within one folder the messages get new UIDs. modseq is that of the removal. Only from another maildrop it needs room
 // there.
 func (f *Folder) Move(uids []imap.UID, to *Folder) (dst []imap.UID, modseq uint64, err error) {
+	return f.MoveAs(RightsAll, uids, to)
+}
+
+// MoveAs is Move with certain rights in the other folder: flags that take others are lost.
+func (f *Folder) MoveAs(may Rights, uids []imap.UID, to *Folder) (dst []imap.UID, modseq uint64, err error) {
 	move := func(from, name, tmp string) error {
 		err := os.Rename(from, name)
 		if err == nil || errors.Is(err, fs.ErrNotExist) || isDiskFull(err) {
@@ -200,7 +210,7 @@ func (f *Folder) Move(uids []imap.UID, to *Folder) (dst []imap.UID, modseq uint6
 		}
 		return nil
 	}
-	dst, err = f.transfer(uids, to, f.drop != to.drop, move, func(from, name string) error { return os.Rename(name, from) })
+	dst, err = f.transfer(may, uids, to, f.drop != to.drop, move, func(from, name string) error { return os.Rename(name, from) })
 	if err != nil {
 		return nil, 0, diskError(fmt.Errorf("moving: %w", err))
 	}
@@ -232,15 +242,19 @@ func (f *Folder) forget(uids []imap.UID) (uint64, error) {
 	return modseq, err
 }
 
-// transfer gives the files of messages new names in to, by put, and makes messages of them; undo takes one back. more says
-// that the target's maildrop then holds more.
-func (f *Folder) transfer(uids []imap.UID, to *Folder, more bool, put func(from, name, tmp string) error, undo func(from, name string) error) ([]imap.UID, error) {
+// transfer gives the files of messages new names in to, by put, and makes messages of them, with the flags that may be set there;
+// undo takes one back. more says that the target's maildrop then holds more.
+func (f *Folder) transfer(may Rights, uids []imap.UID, to *Folder, more bool, put func(from, name, tmp string) error, undo func(from, name string) error) ([]imap.UID, error) {
 	release := f.holdNames()
 	defer release()
 	for try := 0; ; try++ {
 		msgs, keywords, err := f.snapshot(uids)
 		if err != nil {
 			return nil, err
+		}
+		for i := range msgs {
+			msgs[i].Flags &= may.flags()
+			msgs[i].Keywords &= may.keywords()
 		}
 		var need Quota
 		if more {
@@ -501,7 +515,7 @@ func (f *Folder) moveToCur(uids []imap.UID) {
 	r := renamer{f: f, dirs: folderDirs{path: f.path}}
 	defer r.dirs.close()
 	for _, uid := range uids {
-		if err := r.rename(uid, flagDelta{op: FlagsAdd}); err == nil {
+		if err := r.rename(uid, flagDelta{op: FlagsAdd, may: RightsAll}); err == nil {
 			f.markDirty(uid)
 		}
 	}

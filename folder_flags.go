@@ -37,18 +37,20 @@ type flagDelta struct {
 	op       FlagOp
 	flags    Flags
 	keywords uint64
+	may      Rights // flags that take other rights stay as they are (RFC 4314 §4)
 }
 
 // of gives the flags that a message has afterwards.
 func (d flagDelta) of(m *Msg) (Flags, uint64) {
+	flags, keywords := d.flags, d.keywords
 	switch d.op {
 	case FlagsAdd:
-		return m.Flags | d.flags, m.Keywords | d.keywords
+		flags, keywords = m.Flags|flags, m.Keywords|keywords
 	case FlagsRemove:
-		return m.Flags &^ d.flags, m.Keywords &^ d.keywords
-	default:
-		return d.flags, d.keywords
+		flags, keywords = m.Flags&^flags, m.Keywords&^keywords
 	}
+	may, mayKeywords := d.may.flags(), d.may.keywords()
+	return m.Flags&^may | flags&may, m.Keywords&^mayKeywords | keywords&mayKeywords
 }
 
 // changes says whether it does anything to a message.
@@ -62,9 +64,14 @@ func (d flagDelta) changes(m *Msg) bool {
 // §3.1.3). Those that are gone are skipped; a message whose flags were so already keeps its modseq and is not in changed.
 // ErrKeywords when a new keyword finds no room.
 func (f *Folder) SetFlags(uids []imap.UID, op FlagOp, flags []imap.Flag, unchangedSince uint64) (changed, modified []imap.UID, modseq uint64, err error) {
+	return f.SetFlagsAs(RightsAll, uids, op, flags, unchangedSince)
+}
+
+// SetFlagsAs is SetFlags with certain rights: flags that take others stay as they are (RFC 4314 §4).
+func (f *Folder) SetFlagsAs(may Rights, uids []imap.UID, op FlagOp, flags []imap.Flag, unchangedSince uint64) (changed, modified []imap.UID, modseq uint64, err error) {
 	f.mu.Lock()
 	if err = f.usable(); err == nil {
-		changed, modified, modseq, err = f.setFlags(uids, op, flags, unchangedSince)
+		changed, modified, modseq, err = f.setFlags(flagDelta{op: op, may: may}, uids, flags, unchangedSince)
 	}
 	journaled := f.settling
 	f.unlock()
@@ -124,10 +131,10 @@ func (f *Folder) durable(sync func(path string) error) error {
 	}
 }
 
-// setFlags is SetFlags with the lock held. Where f.settling is set afterwards the change is in the journal.
-func (f *Folder) setFlags(uids []imap.UID, op FlagOp, flags []imap.Flag, unchangedSince uint64) (changed, modified []imap.UID, modseq uint64, err error) {
-	delta := flagDelta{op: op}
-	if delta.flags, delta.keywords, err = f.flagBits(flags, op != FlagsRemove); err != nil {
+// setFlags is SetFlagsAs with the lock held, where delta has no flags yet. Where f.settling is set afterwards the change is in
+// the journal.
+func (f *Folder) setFlags(delta flagDelta, uids []imap.UID, flags []imap.Flag, unchangedSince uint64) (changed, modified []imap.UID, modseq uint64, err error) {
+	if delta.flags, delta.keywords, err = f.flagBits(flags, delta.op != FlagsRemove); err != nil {
 		return nil, nil, 0, err
 	}
 	changed, modified = f.flagTargets(uids, delta, unchangedSince)
@@ -353,7 +360,7 @@ func (d *folderDirs) close() {
 // once, for the change could not be written, and that there is no journal any more that would undo it after a crash.
 func (f *Folder) journalFlags(delta flagDelta, uids []imap.UID) (bool, error) {
 	names := appendFlagNames(nil, &Msg{Flags: delta.flags, Keywords: delta.keywords}, f.keywords.names)
-	entry := flagEntry{validity: f.list.head.validity, op: delta.op, uids: uidRuns(uids)}
+	entry := flagEntry{validity: f.list.head.validity, op: delta.op, may: delta.may, uids: uidRuns(uids)}
 	for _, name := range strings.Fields(string(names)) {
 		entry.flags = append(entry.flags, imap.Flag(name))
 	}
@@ -393,7 +400,7 @@ func (f *Folder) replayFlags(meta folderMeta) error {
 
 // replayEntry does one change again.
 func (f *Folder) replayEntry(e *flagEntry) error {
-	delta := flagDelta{op: e.op}
+	delta := flagDelta{op: e.op, may: e.may}
 	for _, flag := range e.flags {
 		flags, keywords, err := f.flagBits([]imap.Flag{flag}, e.op != FlagsRemove)
 		if err != nil && !errors.Is(err, ErrKeywords) {

@@ -24,7 +24,7 @@ func changeUnsettled(t *testing.T, f *Folder, uids []imap.UID, op FlagOp, flags 
 	if err := f.usable(); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, _, err := f.setFlags(uids, op, flags, NoUnchangedSince); err != nil {
+	if _, _, _, err := f.setFlags(flagDelta{op: op, may: RightsAll}, uids, flags, NoUnchangedSince); err != nil {
 		t.Fatal(err)
 	}
 	if !f.settling {

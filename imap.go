@@ -6,8 +6,8 @@ package main
 // CHILDREN (3348), APPENDLIMIT (7889), MULTIAPPEND (3502), ID (2971), UTF8=ACCEPT (6855), CONDSTORE and QRESYNC (7162), COMPRESS=DEFLATE
 // (4978), OBJECTID (8474), PREVIEW (8970), REPLACE (8508), INPROGRESS (9585), UNAUTHENTICATE (8437), CATENATE (4469),
 // SORT and THREAD (5256, 5957), ESORT, CONTEXT=SEARCH and CONTEXT=SORT (5267), I18NLEVEL=1 (5255), WITHIN (5032),
-// SEARCH=FUZZY (6203), PARTIAL (9394), SAVEDATE (8514), MULTISEARCH (7377), NOTIFY (5465), QUOTA (9208), METADATA (5464) and
-// LIST-METADATA (9590).
+// SEARCH=FUZZY (6203), PARTIAL (9394), SAVEDATE (8514), MULTISEARCH (7377), NOTIFY (5465), QUOTA (9208), METADATA (5464),
+// LIST-METADATA (9590), ACL (4314) and LIST-MYRIGHTS (8440).
 //
 // This file holds the session, its states and the table of verbs. imap_wire.go tells how a verb is written.
 
@@ -45,11 +45,11 @@ const (
 
 // imapVerb is a line of the table of verbs.
 type imapVerb struct {
-	run    func(*imapSession, *imapCommand) error
-	states imapState
-	uid    bool // has a UID form as well
-	quiet  bool // no EXPUNGE responses without UID (RFC 9051 §7.5.1)
-
+	run     func(*imapSession, *imapCommand) error
+	states  imapState
+	uid     bool // has a UID form as well
+	quiet   bool // no EXPUNGE responses without UID (RFC 9051 §7.5.1)
+	leaves  bool // has nothing to do with the mailbox that is selected but leave it
 	removes bool // it removes messages, of which the client is told whatever NOTIFY says
 }
 
@@ -57,13 +57,13 @@ type imapVerb struct {
 var imapVerbs = map[string]imapVerb{
 	"CAPABILITY":     {run: (*imapSession).capability, states: imapAny},
 	"NOOP":           {run: (*imapSession).noop, states: imapAny},
-	"LOGOUT":         {run: (*imapSession).logout, states: imapAny},
+	"LOGOUT":         {run: (*imapSession).logout, states: imapAny, leaves: true},
 	"ID":             {run: (*imapSession).identify, states: imapAny},
 	"STARTTLS":       {run: (*imapSession).startTLS, states: imapAnonymous},
 	"COMPRESS":       {run: (*imapSession).compress, states: imapAuth},
 	"LOGIN":          {run: (*imapSession).login, states: imapAnonymous},
 	"AUTHENTICATE":   {run: (*imapSession).authenticate, states: imapAnonymous},
-	"UNAUTHENTICATE": {run: (*imapSession).unauthenticate, states: imapAuth},
+	"UNAUTHENTICATE": {run: (*imapSession).unauthenticate, states: imapAuth, leaves: true},
 	"ENABLE":         {run: (*imapSession).enable, states: imapAuth},
 	"NAMESPACE":      {run: (*imapSession).namespace, states: imapAuth},
 	"LIST":           {run: (*imapSession).list, states: imapAuth},
@@ -79,16 +79,21 @@ var imapVerbs = map[string]imapVerb{
 	"GETMETADATA":    {run: (*imapSession).getMetadata, states: imapAuth},
 	"SETMETADATA":    {run: (*imapSession).setMetadata, states: imapAuth},
 	"STATUS":         {run: (*imapSession).status, states: imapAuth},
+	"SETACL":         {run: (*imapSession).setACL, states: imapAuth},
+	"DELETEACL":      {run: (*imapSession).deleteACL, states: imapAuth},
+	"GETACL":         {run: (*imapSession).getACL, states: imapAuth},
+	"LISTRIGHTS":     {run: (*imapSession).listRights, states: imapAuth},
+	"MYRIGHTS":       {run: (*imapSession).myRights, states: imapAuth},
 	"APPEND":         {run: (*imapSession).append, states: imapAuth},
-	"SELECT":         {run: (*imapSession).selectFolder, states: imapAuth},
-	"EXAMINE":        {run: (*imapSession).selectFolder, states: imapAuth},
+	"SELECT":         {run: (*imapSession).selectFolder, states: imapAuth, leaves: true},
+	"EXAMINE":        {run: (*imapSession).selectFolder, states: imapAuth, leaves: true},
 	"IDLE":           {run: (*imapSession).idleCommand, states: imapAuth},
 	"CHECK":          {run: (*imapSession).noop, states: imapSelected},
 	"CANCELUPDATE":   {run: (*imapSession).cancelUpdate, states: imapSelected},
 	"ESEARCH":        {run: (*imapSession).esearch, states: imapAuth},
 	"NOTIFY":         {run: (*imapSession).setNotify, states: imapAuth},
 	"CLOSE":          {run: (*imapSession).closeFolder, states: imapSelected},
-	"UNSELECT":       {run: (*imapSession).closeFolder, states: imapSelected},
+	"UNSELECT":       {run: (*imapSession).closeFolder, states: imapSelected, leaves: true},
 	"EXPUNGE":        {run: (*imapSession).expunge, states: imapSelected, uid: true, removes: true},
 	"STORE":          {run: (*imapSession).store, states: imapSelected, uid: true, quiet: true},
 	"COPY":           {run: (*imapSession).copy, states: imapSelected, uid: true},
@@ -109,7 +114,7 @@ var (
 		"REPLACE", "INPROGRESS", "CATENATE",
 		"QRESYNC", "SORT", "SORT=DISPLAY", "ESORT", "THREAD=ORDEREDSUBJECT", "THREAD=REFERENCES", "THREAD=REFS", "I18NLEVEL=1",
 		"WITHIN", "SEARCH=FUZZY", "PARTIAL", "SAVEDATE", "CONTEXT=SEARCH", "CONTEXT=SORT", "MULTISEARCH", "NOTIFY",
-		"QUOTA", "QUOTA=RES-STORAGE", "QUOTA=RES-MESSAGE", "METADATA", "LIST-METADATA"}
+		"QUOTA", "QUOTA=RES-STORAGE", "QUOTA=RES-MESSAGE", "METADATA", "LIST-METADATA", "ACL", "RIGHTS=texk", "LIST-MYRIGHTS"}
 )
 
 // errReplied says that a verb has written its tagged reply itself.
@@ -127,6 +132,7 @@ type imapSession struct {
 	drop     *Maildrop // from login on
 	view     *View     // in the selected state
 	readOnly bool      // EXAMINE
+	rights   Rights    // in the selected mailbox, as last looked up
 	saved    []imap.UID
 	contexts []*searchContext // of the selected mailbox
 
@@ -262,7 +268,13 @@ func (s *imapSession) run(cmd *imapCommand) error {
 		s.p.text.enter()
 		defer s.p.text.leave()
 	}
-	err := verb.run(s, cmd)
+	var err error
+	if s.view != nil && !verb.leaves {
+		err = s.refreshRights()
+	}
+	if err == nil {
+		err = verb.run(s, cmd)
+	}
 	if errors.Is(err, ErrClosed) {
 		s.done, s.bye = true, "The account is no longer available"
 	}
@@ -336,6 +348,13 @@ func (s *imapSession) replyOf(cmd *imapCommand, err error) *imapReply {
 		return imapNo("UNAVAILABLE", "The account is no longer available")
 	case errors.Is(err, ErrNoFolder):
 		return imapNo("NONEXISTENT", "There is no such mailbox")
+	case errors.Is(err, ErrNoRight):
+		return imapNo("NOPERM", "You do not have the right to do this")
+	case errors.Is(err, errACLFull):
+		return imapNo("LIMIT", fmt.Sprintf("An access list may have %d lines", maxACLEntries))
+	case errors.Is(err, ErrAccessList):
+		s.c.Log.Error("access list not read", "command", cmd.name, "error", err)
+		return imapNo("CANNOT", "The access list of the mailbox cannot be read; the server's log tells where")
 	case errors.Is(err, ErrExists):
 		return imapNo("ALREADYEXISTS", "There is such a mailbox already")
 	case errors.Is(err, ErrBadName):

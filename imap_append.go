@@ -18,7 +18,7 @@ func (s *imapSession) append(cmd *imapCommand) error {
 	if err != nil {
 		return err
 	}
-	folder, err := s.target(raw)
+	folder, may, err := s.target(raw)
 	if err != nil {
 		return err
 	}
@@ -36,6 +36,7 @@ func (s *imapSession) append(cmd *imapCommand) error {
 	}()
 	for len(msgs) == 0 || !cmd.atEnd() {
 		m, err := s.receive(cmd, room)
+		m.Flags = allowedFlags(m.Flags, may)
 		if m.In != nil {
 			msgs = append(msgs, m)
 		}
@@ -55,20 +56,28 @@ func (s *imapSession) append(cmd *imapCommand) error {
 	return imapOK(string(appendUIDs(fmt.Appendf(nil, "APPENDUID %d ", folder.UIDValidity()), uids)), "APPEND completed")
 }
 
-// target opens the mailbox that APPEND, COPY or MOVE goes to. TRYCREATE says that creating it would help.
-func (s *imapSession) target(raw string) (*Folder, error) {
+// target opens the mailbox that APPEND, COPY or MOVE goes to, and gives the rights in it. TRYCREATE says that creating it would
+// help.
+func (s *imapSession) target(raw string) (*Folder, Rights, error) {
 	name, err := s.mailboxName(raw)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	folder, err := s.open(name, RightInsert)
-	switch {
-	case errors.Is(err, ErrNoFolder) && checkNewName(name) == nil:
-		return nil, imapNo("TRYCREATE", "There is no such mailbox")
-	case err != nil:
-		return nil, fmt.Errorf("opening a mailbox: %w", err)
+	folder, err := s.open(name, needInsert)
+	if errors.Is(err, ErrNoFolder) && checkNewName(name) == nil {
+		if account, inner, other := s.splitOther(name); !other || account != "" && s.mayCreate(account, inner) {
+			return nil, 0, imapNo("TRYCREATE", "There is no such mailbox")
+		}
 	}
-	return folder, nil
+	if err != nil {
+		return nil, 0, fmt.Errorf("opening a mailbox: %w", err)
+	}
+	may, err := folder.Rights(s.who())
+	if err != nil {
+		folder.Release()
+		return nil, 0, fmt.Errorf("opening a mailbox: %w", err)
+	}
+	return folder, may, nil
 }
 
 // receive takes one message: [SP flag-list] [SP date-time] SP append-data. In the message that it gives, In is nil until

@@ -119,12 +119,12 @@ func (s *imapSession) urlFolder(u *imapURL) (*Folder, error) {
 	case name == "" && s.view == nil:
 		return nil, &badURL{"The URL has no mailbox, and none is selected"}
 	case name == "":
-		name = s.view.Folder().Name()
+		name = s.nameOf(s.view.Folder())
 	case strings.EqualFold(name, "INBOX"):
 		name = "INBOX"
 	}
-	folder, err := s.open(name, RightRead)
-	if errors.Is(err, ErrNoFolder) || errors.Is(err, ErrBadName) {
+	folder, err := s.open(name, needURL)
+	if errors.Is(err, ErrNoFolder) || errors.Is(err, ErrBadName) || errors.Is(err, ErrNoRight) {
 		return nil, &badURL{"There is no such mailbox"}
 	}
 	return folder, err

@@ -366,7 +366,7 @@ func (f *fetcher) batch(uids []imap.UID) error {
 		f.keepChanged()
 	}
 	f.changed = f.changed[:0]
-	if f.q.seen && !f.s.readOnly {
+	if f.q.seen && f.s.may(RightSeen) {
 		f.setSeen()
 	}
 	f.looked = 0

@@ -60,6 +60,12 @@ func fetchOn(t testing.TB, folder *Folder) *fetchClient {
 // fetchOnWith starts a session of p on a folder.
 func fetchOnWith(t testing.TB, folder *Folder, p *Protocols) *fetchClient {
 	t.Helper()
+	if p.Accounts == nil {
+		p.Accounts = openTestAccounts(t, "")
+	}
+	if p.Store == nil {
+		p.Store = folder.store
+	}
 	view, err := folder.NewView(false, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -67,7 +73,7 @@ func fetchOnWith(t testing.TB, folder *Folder, p *Protocols) *fetchClient {
 	ours, theirs := net.Pipe()
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	c := newConn(newConnEnv(connLimits{}, nil, nil, nil), theirs, "test", log)
-	s := &imapSession{ctx: context.Background(), c: c, p: p, drop: folder.drop, view: view}
+	s := &imapSession{ctx: context.Background(), c: c, p: p, drop: folder.drop, view: view, rights: RightsAll}
 	s.in = imapInput{reader: c.Reader, writer: c.Writer, maxLiterals: imapMaxLiterals, maxDrain: imapMaxDrain}
 	s.idle.init(s)
 	done := make(chan struct{})

@@ -110,3 +110,20 @@ func (s *imapSession) filtered(keep func(name string, subscribed bool) bool) ([]
 		return !keep(f.Name, subscribed)
 	}), nil
 }
+
+// filteredOthers gives the mailboxes of other people that the user may see and that one of the filters is about. None is a
+// personal one.
+func (s *imapSession) filteredOthers(filters []mailboxFilter) ([]FolderInfo, error) {
+	folders, _ := s.otherFolders()
+	if len(folders) == 0 {
+		return nil, nil
+	}
+	subs, err := s.drop.Subscribed()
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(folders, func(folder FolderInfo) bool {
+		_, subscribed := slices.BinarySearch(subs, folder.Name)
+		return !slices.ContainsFunc(filters, func(f mailboxFilter) bool { return f.kind != filterPersonal && f.has(folder.Name, subscribed) })
+	}), nil
+}

@@ -4,6 +4,7 @@ package main
 // (RFC 9051 §6.3.4 to §6.3.11).
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -44,12 +45,6 @@ func (s *imapSession) mailboxArg(cmd *imapCommand) (string, error) {
 	return cmd.astring()
 }
 
-// open opens a mailbox by the store's name, for what takes the rights need. Every verb that is about a mailbox it has not
-// selected comes through here.
-func (s *imapSession) open(name string, need Rights) (*Folder, error) {
-	return s.drop.Open(name)
-}
-
 // mailboxOnly parses a mailbox name that is the command's only argument.
 func (s *imapSession) mailboxOnly(cmd *imapCommand) (string, error) {
 	raw, err := s.mailboxArg(cmd)
@@ -81,12 +76,12 @@ func checkNewName(name string) error {
 	return nil
 }
 
-// namespace is NAMESPACE: one personal namespace, without a prefix.
+// namespace is NAMESPACE: the personal namespace has no prefix.
 func (s *imapSession) namespace(cmd *imapCommand) error {
 	if err := cmd.end(); err != nil {
 		return err
 	}
-	s.line(`* NAMESPACE (("" "/")) NIL NIL`)
+	s.line(`* NAMESPACE (("" "/")) (("` + othersPrefix + `" "/")) NIL`)
 	return nil
 }
 
@@ -113,13 +108,20 @@ func (s *imapSession) create(cmd *imapCommand) error {
 	if err := checkNewName(name); err != nil {
 		return err
 	}
-	if err := s.drop.CreateFolder(name, use); err != nil {
-		return err
-	}
-	s.caused(MailboxEvent{Kind: MailboxCreated, Name: name})
-	folder, err := s.open(name, 0)
+	p, err := s.locateNew(name)
 	if err != nil {
 		return err
+	}
+	defer p.leave()
+	if err := p.drop.CreateFolderAs(s.claim(needCreate), p.name, use); err != nil {
+		return p.fail(err)
+	}
+	if !p.other {
+		s.caused(MailboxEvent{Kind: MailboxCreated, Name: name})
+	}
+	folder, err := p.drop.Open(p.name)
+	if err != nil {
+		return p.fail(err)
 	}
 	defer folder.Release()
 	id, err := mailboxID(folder) // RFC 8474 §4.1
@@ -175,14 +177,22 @@ func (s *imapSession) delete(cmd *imapCommand) error {
 	if name == "INBOX" {
 		return ErrInboxFixed
 	}
-	err = s.drop.DeleteFolder(name)
-	if err == nil {
+	p, err := s.locate(name)
+	if err != nil {
+		return err
+	}
+	defer p.leave()
+	selected := s.view != nil && s.nameOf(s.view.Folder()) == name
+	if err := p.drop.DeleteFolderAs(s.claim(needDelete), p.name); err != nil {
+		return p.fail(err)
+	}
+	if !p.other {
 		s.caused(MailboxEvent{Kind: MailboxDeleted, Name: name})
 	}
-	if err == nil && s.view != nil && s.view.Folder().Name() == name {
+	if selected {
 		s.closeView()
 	}
-	return err
+	return nil
 }
 
 // rename is RENAME (RFC 9051 §6.3.6).
@@ -213,15 +223,40 @@ func (s *imapSession) rename(cmd *imapCommand) error {
 	if strings.HasPrefix(to, from+"/") && from != "INBOX" {
 		return imapNo("CANNOT", "A mailbox cannot be moved below itself")
 	}
-	err = s.drop.RenameFolder(from, to)
-	if err == nil {
+	return s.renameFolder(from, to)
+}
+
+// renameFolder renames within one person's mail. What belongs to somebody else stays there: its messages can be copied.
+func (s *imapSession) renameFolder(from, to string) error {
+	ownerFrom, _, otherFrom := s.splitOther(from)
+	ownerTo, inner, otherTo := s.splitOther(to)
+	if otherFrom != otherTo || ownerFrom != ownerTo {
+		return imapNo("CANNOT", "A mailbox cannot be moved to somebody else; copy its messages")
+	}
+	p, err := s.locate(from)
+	if err != nil {
+		return err
+	}
+	defer p.leave()
+	if !otherTo && to == othersRoot {
+		_, err = s.locateNew(to)
+		return err
+	}
+	err = p.drop.RenameFolderAs(s.claim(needDelete), s.claim(needCreate), p.name, inner)
+	if errors.Is(err, ErrInboxFixed) {
+		return imapNo("CANNOT", "The INBOX of somebody else cannot be renamed")
+	}
+	if err != nil {
+		return p.fail(err)
+	}
+	if !p.other {
 		e := MailboxEvent{Kind: MailboxRenamed, Name: to, OldName: from}
 		if from == "INBOX" { // RFC 9051 §6.3.6: it stays, and its messages are in a new mailbox
 			e = MailboxEvent{Kind: MailboxCreated, Name: to}
 		}
 		s.caused(e)
 	}
-	return err
+	return nil
 }
 
 // subscribe is SUBSCRIBE (RFC 9051 §6.3.7). A name without a mailbox may be subscribed: RFC 3501 §6.3.6 lets the server
@@ -318,7 +353,7 @@ func (s *imapSession) statusOf(name string, items statusItems) error {
 			s.enableCondstore()
 		}
 	}
-	folder, err := s.open(name, RightRead)
+	folder, err := s.open(name, needStatus)
 	if err != nil {
 		return err
 	}

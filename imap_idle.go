@@ -58,7 +58,9 @@ func (i *idleState) push() {
 		}
 	}()
 	for {
-		i.s.update(i.expunge)
+		if i.s.view == nil || i.s.refreshRights() == nil {
+			i.s.update(i.expunge)
+		}
 		i.s.sayBye()
 		err := i.s.c.Writer().Flush()
 		i.s.c.ReleaseWriter()

@@ -4,6 +4,7 @@ package main
 // (RFC 3501 §6.3.9). The other commands on mailboxes are in imap_folder.go.
 
 import (
+	"errors"
 	"slices"
 	"strings"
 
@@ -16,6 +17,7 @@ type listRequest struct {
 
 	onlySubscribed, onlySpecial, recursive         bool // selection options
 	showSubscribed, showStatus, extended, nameOnly bool // return options; nameOnly: LIST "" ""
+	showRights                                     bool
 	items                                          statusItems
 	metadata                                       *metadataRequest // nil: not asked for
 }
@@ -125,6 +127,8 @@ func (req *listRequest) parseReturn(cmd *imapCommand) (err error) {
 	switch cmd.keyword() {
 	case "SUBSCRIBED":
 		req.showSubscribed = true
+	case "MYRIGHTS":
+		req.showRights = true
 	case "CHILDREN", "SPECIAL-USE":
 	case "STATUS":
 		req.showStatus = true
@@ -151,27 +155,9 @@ type treeNode struct {
 	children   bool // a mailbox below it exists
 	subscribed bool
 	use        []imap.MailboxAttr
+	rights     Rights
 
 	subscribedBelow, specialBelow bool // CHILDINFO
-}
-
-// folderTree gives all names, sorted, INBOX first. Parents that do not exist are among them.
-func (s *imapSession) folderTree() ([]*treeNode, error) {
-	folders, subs, err := s.folders()
-	if err != nil {
-		return nil, err
-	}
-	return buildTree(folders, subs), nil
-}
-
-// folders gives the mailboxes that exist and the names that are subscribed, both sorted.
-func (s *imapSession) folders() ([]FolderInfo, []string, error) {
-	folders, err := s.drop.Folders()
-	if err != nil {
-		return nil, nil, err
-	}
-	subs, err := s.drop.Subscribed()
-	return folders, subs, err
 }
 
 // buildTree joins folders and subscriptions to a list of all names and their parents.
@@ -241,6 +227,9 @@ func (s *imapSession) listOne(req *listRequest, tree []*treeNode, i int) error {
 	if req.metadata != nil && n.exists && req.choosesItself(n) {
 		s.listMetadata(n.name, req.metadata)
 	}
+	if req.showRights && n.exists && req.choosesItself(n) { // RFC 8440 §3
+		s.myRightsLine(n.name, n.rights)
+	}
 	if req.showStatus && n.exists && req.choosesItself(n) {
 		return s.listStatus(n.name, req.items)
 	}
@@ -257,9 +246,11 @@ func (s *imapSession) writeList(attributes []string, name, extended string) {
 	s.write(append(b, "\r\n"...))
 }
 
-// listStatus is the STATUS response that follows a LIST response (RFC 5819 §2): none when the mailbox has just gone.
+// listStatus is the STATUS response that follows a LIST response (RFC 5819 §2): none when the mailbox has just gone, or may not
+// be read.
 func (s *imapSession) listStatus(name string, items statusItems) error {
-	if err := s.statusOf(name, items); err != nil {
+	err := s.statusOf(name, items)
+	if err != nil && !errors.Is(err, ErrNoFolder) && !errors.Is(err, ErrNoRight) {
 		s.c.Log.Warn("no status for LIST", "error", err)
 	}
 	return nil

@@ -253,7 +253,7 @@ func (s *imapSession) annotations(name string, withUse bool) (map[string]string,
 	if name == "" {
 		return s.serverAnnotations()
 	}
-	folder, err := s.open(name, RightLookup|RightRead)
+	folder, err := s.open(name, needMetadata)
 	if err != nil {
 		return nil, err
 	}
@@ -400,10 +400,10 @@ func (s *imapSession) setServerMetadata(changes []MetadataChange) error {
 // setMailboxMetadata changes the annotations of a mailbox. RFC 5464 §3.3 asks for the right to see it and one more; here,
 // changing what others see takes the right to write.
 func (s *imapSession) setMailboxMetadata(name string, changes []MetadataChange) error {
-	need := RightLookup | RightRead
+	need := needMetadata
 	for _, c := range changes {
 		if strings.HasPrefix(c.Name, sharedPrefix) {
-			need |= RightWrite
+			need |= needShare
 		}
 	}
 	folder, err := s.open(name, need)

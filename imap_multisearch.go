@@ -94,13 +94,15 @@ func (s *imapSession) searchAll(cmd *imapCommand, q *searchRequest, sources []ma
 	if err != nil {
 		return err
 	}
+	others, err := s.filteredOthers(sources)
+	if err != nil {
+		return err
+	}
+	boxes = append(boxes, others...)
 	if len(boxes) > esearchMaxMailboxes {
 		return imapNo("LIMIT", fmt.Sprintf("%d mailboxes can be searched at once", esearchMaxMailboxes))
 	}
-	selected := ""
-	if s.view != nil {
-		selected = s.view.Folder().Name()
-	}
+	selected := s.selectedName()
 	has := func(f FolderInfo) bool { return f.Name == selected }
 	named := slices.ContainsFunc(boxes, has) && s.view != nil
 	if named || slices.ContainsFunc(sources, func(f mailboxFilter) bool { return f.selected() }) {
@@ -137,9 +139,8 @@ func (s *imapSession) searchSelected(cmd *imapCommand, q *searchRequest, name st
 
 // searchOther searches another mailbox. RFC 7377 §2.2: one that has gone, or is not for the client, is passed over.
 func (s *imapSession) searchOther(cmd *imapCommand, q *searchRequest, name string) error {
-	folder, err := s.open(name, RightRead)
-	var reply *imapReply
-	if errors.Is(err, ErrNoFolder) || errors.As(err, &reply) {
+	folder, err := s.open(name, needSearch)
+	if errors.Is(err, ErrNoFolder) || errors.Is(err, ErrNoRight) {
 		return nil
 	}
 	if err != nil {

@@ -26,7 +26,7 @@ func (s *imapSession) selectedName() string {
 	if s.view == nil {
 		return ""
 	}
-	return s.view.Folder().Name()
+	return s.nameOf(s.view.Folder())
 }
 
 // tellNotices tells what has happened outside the selected mailbox.
@@ -73,7 +73,7 @@ func (s *imapSession) tellStatus(name string, changed MailboxChange, first bool)
 	if !first && !events.covers(changed) {
 		return
 	}
-	folder, err := s.open(name, RightLookup|RightRead)
+	folder, err := s.open(name, needNotify)
 	if err != nil { // it has gone, or is not for the client
 		return
 	}
@@ -245,13 +245,14 @@ func (s *imapSession) appended(folder *Folder, uids []imap.UID) {
 	if s.notify == nil || s.notify.watch == nil {
 		return
 	}
-	told, known := s.notify.told[folder.Name()]
+	name := s.nameOf(folder)
+	told, known := s.notify.told[name]
 	if !known {
 		return
 	}
 	// What the session did is one batch. Only if that is all that has happened, it is nothing new.
 	if st, err := folder.Status(false); err == nil && st.HighestModSeq == told.HighestModSeq+1 {
-		s.notify.told[folder.Name()] = st
+		s.notify.told[name] = st
 	}
 }
 

@@ -35,8 +35,9 @@ func (s *imapSession) getQuotaRoot(cmd *imapCommand) error {
 	if err != nil {
 		return err
 	}
-	folder, err := s.open(name, RightRead)
-	mine := errors.Is(err, ErrNoFolder) && checkNewName(name) == nil
+	folder, err := s.open(name, needQuota)
+	_, _, other := s.splitOther(name)
+	mine := !other && errors.Is(err, ErrNoFolder) && checkNewName(name) == nil
 	switch {
 	case err == nil:
 		mine = folder.Account() == s.drop.Account()

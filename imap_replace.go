@@ -21,10 +21,10 @@ func (s *imapSession) replace(cmd *imapCommand) error {
 	if err != nil {
 		return err
 	}
-	if s.readOnly {
-		return errReadOnly
+	if err := s.permitted(needTakeAway); err != nil {
+		return err
 	}
-	folder, err := s.target(raw)
+	folder, may, err := s.target(raw)
 	if err != nil {
 		return err
 	}
@@ -34,6 +34,7 @@ func (s *imapSession) replace(cmd *imapCommand) error {
 		return err
 	}
 	m, err := s.receive(cmd, func(size int64) error { return folder.Room(Quota{size, 1}.minus(freed)) })
+	m.Flags = allowedFlags(m.Flags, may)
 	if m.In != nil {
 		defer m.In.Discard() // harmless once appended
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/emersion/go-imap/v2"
 )
@@ -31,7 +32,7 @@ func (s *imapSession) selectFolder(cmd *imapCommand) error {
 	if condstore {
 		s.enableCondstore()
 	}
-	folder, err := s.open(name, RightRead)
+	folder, err := s.open(name, needSelect)
 	if err != nil {
 		return err
 	}
@@ -40,12 +41,14 @@ func (s *imapSession) selectFolder(cmd *imapCommand) error {
 	if err != nil {
 		return fmt.Errorf("selecting a mailbox: %w", err)
 	}
-	readOnly := cmd.name == "EXAMINE"
-	view, err := folder.NewView(readOnly, s.idle.changed)
-	if err != nil {
+	if s.rights, err = folder.Rights(s.who()); err != nil {
 		return fmt.Errorf("selecting a mailbox: %w", err)
 	}
-	s.view, s.readOnly = view, readOnly
+	s.readOnly = cmd.name == "EXAMINE"
+	if s.view, err = folder.NewView(!s.writable(), s.idle.changed); err != nil {
+		s.view = nil
+		return fmt.Errorf("selecting a mailbox: %w", err)
+	}
 	s.holdView()
 	s.describe(name, &st)
 	if known != nil {
@@ -55,10 +58,7 @@ func (s *imapSession) selectFolder(cmd *imapCommand) error {
 		}
 	}
 	s.warnQuota(folder)
-	if readOnly {
-		return imapOK("READ-ONLY", "EXAMINE completed")
-	}
-	return imapOK("READ-WRITE", "SELECT completed")
+	return imapOK(s.accessCode(), cmd.name+" completed")
 }
 
 // parseSelect parses the arguments of SELECT (RFC 7162 §3.1.8, §3.2.5 select-param). known is what QRESYNC has, nil
@@ -117,20 +117,33 @@ func (s *imapSession) describe(name string, st *Status) {
 
 // flagNames tells the flags that messages may have, and what of them can be changed.
 func (s *imapSession) flagNames() {
-	flags := `\Answered \Flagged \Deleted \Seen \Draft`
+	flags := []imap.Flag{imap.FlagAnswered, imap.FlagFlagged, imap.FlagDeleted, imap.FlagSeen, imap.FlagDraft}
 	keywords := s.view.Folder().Keywords()
 	for _, k := range keywords {
 		if k != "" {
-			flags += " " + k
+			flags = append(flags, imap.Flag(k))
 		}
 	}
 	s.keywords = len(keywords)
-	s.line("* FLAGS (" + flags + ")")
-	if s.readOnly {
+	s.line("* FLAGS (" + joinFlags(flags) + ")")
+	permanent := allowedFlags(append(flags, imap.FlagWildcard), s.rights) // RFC 4314 §5.1.1
+	if s.readOnly || len(permanent) == 0 {
 		s.line("* OK [PERMANENTFLAGS ()] No flags can be changed")
 	} else {
-		s.line("* OK [PERMANENTFLAGS (" + flags + ` \*)] Flags that are kept`)
+		s.line("* OK [PERMANENTFLAGS (" + joinFlags(permanent) + ")] Flags that are kept")
 	}
+}
+
+// joinFlags puts blanks between flags.
+func joinFlags(flags []imap.Flag) string {
+	var b strings.Builder
+	for i, f := range flags {
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteString(string(f))
+	}
+	return b.String()
 }
 
 // count tells how many messages there are, and in a rev1 session how many are recent.
@@ -146,7 +159,7 @@ func (s *imapSession) closeFolder(cmd *imapCommand) error {
 	if err := cmd.end(); err != nil {
 		return err
 	}
-	if cmd.name == "UNSELECT" || s.readOnly {
+	if cmd.name == "UNSELECT" || !s.may(needExpunge) { // RFC 4314 §4: CLOSE is OK without the right
 		s.closeView()
 		return nil
 	}
@@ -174,7 +187,7 @@ func (s *imapSession) closeView() {
 	if s.view != nil {
 		s.view.Close()
 	}
-	s.view, s.saved, s.readOnly = nil, nil, false
+	s.view, s.saved, s.readOnly, s.rights = nil, nil, false, 0
 	s.contexts, s.appendedUIDs = nil, nil
 }
 

@@ -32,8 +32,8 @@ func (s *imapSession) store(cmd *imapCommand) error {
 	if err != nil {
 		return err
 	}
-	if s.readOnly {
-		return errReadOnly
+	if err := s.limitFlags(req); err != nil {
+		return err
 	}
 	if req.conditional {
 		s.enableCondstore()
@@ -45,7 +45,7 @@ func (s *imapSession) store(cmd *imapCommand) error {
 	if len(uids) == 0 {
 		return nil
 	}
-	_, modified, modseq, err := s.view.Folder().SetFlags(uids, req.op, req.flags, req.unchangedSince)
+	_, modified, modseq, err := s.view.Folder().SetFlagsAs(s.rights, uids, req.op, req.flags, req.unchangedSince)
 	if err != nil {
 		return fmt.Errorf("changing flags: %w", err)
 	}
@@ -61,6 +61,19 @@ func (s *imapSession) store(cmd *imapCommand) error {
 	case gone && !cmd.uid:
 		return imapNo("EXPUNGEISSUED", "Some of the messages are no longer there")
 	}
+	return nil
+}
+
+// limitFlags leaves out the flags that the user may not change. RFC 4314 §4: STORE fails only where nothing is left.
+func (s *imapSession) limitFlags(req *storeRequest) error {
+	if err := s.permitted(0); err != nil {
+		return err
+	}
+	flags := allowedFlags(req.flags, s.rights)
+	if len(flags) == 0 && (len(req.flags) > 0 || s.rights&flagRights == 0) {
+		return ErrNoRight
+	}
+	req.flags = flags
 	return nil
 }
 
@@ -198,33 +211,33 @@ func (s *imapSession) numbers(uid bool, uids []imap.UID) string {
 	return string(appendSeqs(nil, seqs))
 }
 
-// parseTransfer parses the arguments of COPY and MOVE and opens the mailbox they go to.
-func (s *imapSession) parseTransfer(cmd *imapCommand) ([]imap.UID, *Folder, error) {
+// parseTransfer parses the arguments of COPY and MOVE and opens the mailbox they go to, with the rights in it.
+func (s *imapSession) parseTransfer(cmd *imapCommand) ([]imap.UID, *Folder, Rights, error) {
 	if err := cmd.sp(); err != nil {
-		return nil, nil, err
+		return nil, nil, 0, err
 	}
 	set, err := cmd.numSet(cmd.uid)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, 0, err
 	}
 	raw, err := s.mailboxArg(cmd)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, 0, err
 	}
 	if err := cmd.end(); err != nil {
-		return nil, nil, err
+		return nil, nil, 0, err
 	}
 	uids, err := s.resolve(set)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, 0, err
 	}
-	to, err := s.target(raw)
-	return uids, to, err
+	to, may, err := s.target(raw)
+	return uids, to, may, err
 }
 
 // copy is COPY.
 func (s *imapSession) copy(cmd *imapCommand) error {
-	uids, to, err := s.parseTransfer(cmd)
+	uids, to, may, err := s.parseTransfer(cmd)
 	if err != nil {
 		return err
 	}
@@ -233,7 +246,7 @@ func (s *imapSession) copy(cmd *imapCommand) error {
 		return imapOK("", "There was nothing to copy")
 	}
 	stop := s.whileWorking(cmd.tag)
-	dst, err := s.view.Folder().Copy(uids, to)
+	dst, err := s.view.Folder().CopyAs(may, uids, to)
 	stop()
 	if err != nil {
 		return fmt.Errorf("copying: %w", err)
@@ -245,19 +258,19 @@ func (s *imapSession) copy(cmd *imapCommand) error {
 
 // move is MOVE: COPYUID is told before the EXPUNGEs (RFC 6851 §3.3), which follow with the other updates.
 func (s *imapSession) move(cmd *imapCommand) error {
-	uids, to, err := s.parseTransfer(cmd)
+	uids, to, may, err := s.parseTransfer(cmd)
 	if err != nil {
 		return err
 	}
 	defer to.Release()
-	if s.readOnly {
-		return errReadOnly
+	if err := s.permitted(needTakeAway); err != nil {
+		return err
 	}
 	if len(uids) == 0 {
 		return imapOK("", "There was nothing to move")
 	}
 	stop := s.whileWorking(cmd.tag)
-	dst, _, err := s.view.Folder().Move(uids, to)
+	dst, _, err := s.view.Folder().MoveAs(may, uids, to)
 	stop()
 	if err != nil {
 		return fmt.Errorf("moving: %w", err)
@@ -292,8 +305,8 @@ func (s *imapSession) expunge(cmd *imapCommand) error {
 	if err := cmd.end(); err != nil {
 		return err
 	}
-	if s.readOnly {
-		return errReadOnly
+	if err := s.permitted(needExpunge); err != nil {
+		return err
 	}
 	if len(uids) == 0 {
 		return nil

@@ -134,12 +134,14 @@ func (s *imapServer) login(t testing.TB, account string) *imapLine {
 //	C: what the client sends     C2: by the second connection …
 //	S: the line that must come   S2: to the second connection …
 //	= login                      the greeting and LOGIN; = login 2 for the second connection
+//	= peer 2                     the same, as another person
 //	= message FLAGS              a message in INBOX by APPEND, the flags as in (\Seen)
 //	= quota SIZE [MESSAGES]      the account's quota, 0K: none
 //
 // A connection opens when it is first spoken of. In C lines, <CRLF> <LF> <CR> <NUL> <SP> stand for themselves, in literals <LT> <GT> too,
-// <ME> is the account, <REPEAT n text> is repeated text, <B64 text> is text in base64, and <LIT text>, <LIT+ text>, <LIT8 text>, <LIT8+ text> are literals with text; before
-// the text of the synchronizing ones the server's "+" is awaited. A C line that ends in <MORE> has no CRLF. In S lines <n>
+// <REPEAT n text> is repeated text, <B64 text> is text in base64, and <LIT text>, <LIT+ text>, <LIT8 text>, <LIT8+ text> are literals with text; before
+// the text of the synchronizing ones the server's "+" is awaited. <ME> is the user's address, <me> its local part, <PEER> and
+// <peer> those of the other person. A C line that ends in <MORE> has no CRLF. In S lines <n>
 // is a number, <n=x> one that is called x from then on, <…> anything and <EOF> the end. <$x> is the number called x and
 // <$x-1> the one below it. At the end each connection logs out, which shows that nothing more was said.
 func TestIMAPTranscripts(t *testing.T) {
@@ -209,9 +211,11 @@ func (p *imapTranscript) play(t *testing.T, line string) {
 		return
 	}
 	c := p.conn(t, m[2])
-	m[3] = p.numbered(m[3])
+	peer := "peer-" + p.account
+	me, _, _ := strings.Cut(p.account, "@")
+	m[3] = strings.NewReplacer("<ME>", p.account, "<me>", me, "<PEER>", peer, "<peer>", "peer-"+me).Replace(p.numbered(m[3]))
 	if m[1] == "C" {
-		p.speak(t, c, strings.ReplaceAll(m[3], "<ME>", p.account))
+		p.speak(t, c, m[3])
 		return
 	}
 	p.expect(t, c, m[3])
@@ -228,13 +232,20 @@ func (p *imapTranscript) conn(t *testing.T, n string) *imapLine {
 func (p *imapTranscript) direct(t *testing.T, words []string) {
 	n := ""
 	switch words[0] {
-	case "login":
+	case "login", "peer":
 		if len(words) > 1 {
 			n = words[1]
 		}
+		account := p.account
+		if words[0] == "peer" {
+			account = "peer-" + account
+			if !p.s.Accounts.Exists(account) {
+				mustAdd(t, p.s.Accounts, account, imapPassword)
+			}
+		}
 		c := p.conn(t, n)
 		c.readLine(t)
-		c.ok(t, fmt.Sprintf("LOGIN %s %q", p.account, imapPassword))
+		c.ok(t, fmt.Sprintf("LOGIN %s %q", account, imapPassword))
 	case "message":
 		const text = "Subject: test\r\n\r\nhello\r\n"
 		flags := strings.Join(words[1:], " ")
@@ -296,7 +307,7 @@ func repeated(text string) string {
 func (p *imapTranscript) expect(t *testing.T, c *imapLine, want string) {
 	t.Helper()
 	got := c.readLine(t)
-	pattern := regexp.QuoteMeta(plainTokens.Replace(strings.ReplaceAll(want, "<ME>", p.account)))
+	pattern := regexp.QuoteMeta(plainTokens.Replace(want))
 	pattern = strings.ReplaceAll(strings.ReplaceAll(pattern, "<n>", `\d+`), "<…>", ".*")
 	pattern = namingNumber.ReplaceAllString(pattern, `(\d+)`)
 	m := regexp.MustCompile("^(?s:" + pattern + ")$").FindStringSubmatch(got)

@@ -24,7 +24,10 @@ package main
 //	s.view, s.view.Folder()  never nil in the selected state
 //	s.appendFlags(dst, m)    `(\Seen \Recent)`: with \Recent where the session speaks rev1
 //	s.saved                  the result of SEARCH RETURN (SAVE), ascending
-//	s.rev2, s.utf8, s.condstore, s.readOnly, s.enableCondstore()
+//	s.rev2, s.utf8, s.condstore, s.enableCondstore()
+//	s.permitted(need), s.may(need)  rights in the selected mailbox (imap_acl.go)
+//
+// A verb on a mailbox by its name opens it with s.open(name, need), or finds its maildrop with s.locate(name).
 //
 // Writing: append-style functions (appendString, appendNString, appendQuoted, appendLiteral, appendMailbox) build wire form
 // in a byte slice, which s.write puts into the connection's buffer; a body is streamed with s.c.Writer() behind

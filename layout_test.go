@@ -33,8 +33,9 @@ const layout = `
 	flagjournal: maildir mailstate
 	subscriptions: foldername maildir uidlist
 	attributes: maildir subscriptions
+	acl: mailstate
 	index: maildir mailstate uidlist
-	mailbox (delivery folder view watch incoming mailfile quota metadata): address maildir mailstate foldername uidlist keywords flagjournal subscriptions attributes index
+	mailbox (delivery folder view watch incoming mailfile quota metadata): address maildir mailstate foldername uidlist keywords flagjournal subscriptions acl attributes index
 
 	tomlfile:
 	settings: naming tomlfile
@@ -46,11 +47,11 @@ const layout = `
 	pop3: accounts conn sasl mailbox mailstate protocols.Protocols
 	smtp: accounts address conn sasl mailbox mailstate message protocols.Protocols
 	textindex:
-	imap: accounts conn sasl mailbox mailstate message mutf7 textindex protocols.Protocols
+	imap: accounts acl conn sasl mailbox mailstate message mutf7 textindex protocols.Protocols
 	protocols: accounts conn mailbox pop3 smtp imap
 
 	datadir (lock):
-	admin: accounts mailbox mailstate
+	admin: accounts acl mailbox mailstate
 	control: admin datadir maildir
 	command (firststart): accounts admin control datadir mailbox mailstate naming protocols settings tls
 	service:

@@ -27,6 +27,10 @@ var (
 	ErrKeywords = errors.New("too many or bad keywords")
 	// ErrInboxFixed: INBOX cannot be deleted.
 	ErrInboxFixed = errors.New("INBOX cannot be deleted")
+	// ErrNoRight: the access list does not allow it.
+	ErrNoRight = errors.New("the right for this is missing")
+	// ErrAccessList: the mailbox's access list cannot be read and so not be changed.
+	ErrAccessList = errors.New("the access list cannot be read")
 	// ErrClosed: the maildrop was put aside or the store is closed.
 	ErrClosed = errors.New("maildrop is closed")
 )
@@ -106,7 +110,72 @@ const (
 	RightDeleteMessages                    // t: change \Deleted
 	RightExpunge                           // e: EXPUNGE
 	RightAdmin                             // a: change rights
+
+	RightsAll Rights = 1<<iota - 1 // all of them
 )
+
+// flagRights are the rights that change flags.
+const flagRights = RightSeen | RightWrite | RightDeleteMessages
+
+// rightLetters are the rights by their letters, in the order in which they are written, which is Dovecot's as well.
+var rightLetters = [...]struct {
+	right  Rights
+	letter rune
+}{
+	{RightLookup, 'l'}, {RightRead, 'r'}, {RightWrite, 'w'}, {RightSeen, 's'}, {RightDeleteMessages, 't'}, {RightInsert, 'i'},
+	{RightPost, 'p'}, {RightExpunge, 'e'}, {RightCreate, 'k'}, {RightDelete, 'x'}, {RightAdmin, 'a'},
+}
+
+// Letters gives the rights by their letters.
+func (r Rights) Letters() string {
+	var b []byte
+	for _, one := range rightLetters {
+		if r&one.right != 0 {
+			b = append(b, byte(one.letter))
+		}
+	}
+	return string(b)
+}
+
+// rightsOf gives the rights of letters; ok is false when one has no meaning.
+func rightsOf(letters string) (rights Rights, ok bool) {
+	for _, letter := range letters {
+		right := Rights(0)
+		for _, one := range rightLetters {
+			if one.letter == letter {
+				right = one.right
+			}
+		}
+		if right == 0 {
+			return 0, false
+		}
+		rights |= right
+	}
+	return rights, true
+}
+
+// flags gives the system flags that may be changed with the rights (RFC 4314 §4).
+func (r Rights) flags() Flags {
+	var may Flags
+	if r&RightSeen != 0 {
+		may |= FlagSeen
+	}
+	if r&RightDeleteMessages != 0 {
+		may |= FlagDeleted
+	}
+	if r&RightWrite != 0 {
+		may |= FlagAnswered | FlagFlagged | FlagDraft
+	}
+	return may
+}
+
+// keywords gives the keywords, by bit, that may be changed with the rights: all or none.
+func (r Rights) keywords() uint64 {
+	if r&RightWrite != 0 {
+		return ^uint64(0)
+	}
+	return 0
+}
 
 // CacheKind names a disposable derived value of a message; those that use it number the kinds from 0 to cacheKinds-1.
 // Kinds from cacheBlocks on are values of several messages, kept under the UID of the first one; they stay when it goes.

@@ -242,7 +242,7 @@ func (d *Maildrop) look() (found Quota, err error) {
 
 // countAll sums up the folders, and remembers what each directory holds.
 func (d *Maildrop) countAll() (Quota, error) {
-	folders, err := d.folderDirs()
+	folders, err := listFolderDirs(d.dir)
 	if err != nil {
 		return Quota{}, err
 	}

@@ -148,6 +148,20 @@ curl_smtp() {
   has fetch_bob INBOX 'sent by curl'
 }
 
+curl_share() {
+  local ask=(-X 'STATUS user/bob/Plans (MESSAGES)')
+  message 'shared by curl' >"$work/m"
+  fetch_bob "$(imap_url '')" -X 'CREATE Plans'
+  must_fail 21 fetch "$(imap_url '')" "${ask[@]}"
+  fetch_bob "$(imap_url '')" -X 'SETACL Plans maria lri'
+  fetch "$(imap_url '')" -X 'LIST "" user/*' | found 'user/bob/Plans'
+  fetch -T "$work/m" "$(imap_url user/bob/Plans)"
+  has fetch_bob Plans 'shared by curl'
+  fetch "$(imap_url user/bob/Plans);MAILINDEX=1" | cmp - "$work/m"
+  fetch_bob "$(imap_url '')" -X 'DELETEACL Plans maria'
+  must_fail 21 fetch "$(imap_url '')" "${ask[@]}"
+}
+
 # ---------------------------------------------------------------- GNU SASL
 
 # logged_in PROTOCOL MECHANISM ADDRESS: the appliance says so.
@@ -478,6 +492,7 @@ stop
 rm -rf "$work/data/index"
 start
 check 'same UIDs and flags without the index' same_mail_after_restart noindex
+check 'curl shares a folder' curl_share
 check 'mbsync without the index' nothing_to_do "$work/mbsyncrc"
 check 'offlineimap moves' offlineimap_syncs
 check 'imapfilter moves' imapfilter_moves
