@@ -394,7 +394,20 @@ func (s *imapSession) setServerMetadata(changes []MetadataChange) error {
 			return imapNo("NOPERM", "The server's shared annotations are those of whoever runs it")
 		}
 	}
-	return s.metadataReply(s.drop.SetMetadata(nil, changes))
+	return s.changeMetadata(nil, changes)
+}
+
+// changeMetadata changes annotations, of which NOTIFY tells the session's own client nothing (RFC 5465 §5).
+func (s *imapSession) changeMetadata(folder *Folder, changes []MetadataChange) error {
+	if err := s.drop.SetMetadata(folder, changes); err != nil {
+		return s.metadataReply(err)
+	}
+	name := ""
+	if folder != nil {
+		name = folder.Name()
+	}
+	s.caused(MailboxEvent{Kind: MetadataChanged, Name: name, Entries: changedEntries(changes)})
+	return nil
 }
 
 // setMailboxMetadata changes the annotations of a mailbox. RFC 5464 §3.3 asks for the right to see it and one more; here,
@@ -421,7 +434,7 @@ func (s *imapSession) setMailboxMetadata(name string, changes []MetadataChange) 
 		}
 	}
 	if use == nil {
-		return s.metadataReply(s.drop.SetMetadata(folder, others))
+		return s.changeMetadata(folder, others)
 	}
 	// Both files cannot change at once: the use goes first, and back if the rest fails.
 	before, err := s.specialUseOf(folder)
@@ -431,11 +444,11 @@ func (s *imapSession) setMailboxMetadata(name string, changes []MetadataChange) 
 	if err := s.setSpecialUse(folder, use.Value); err != nil {
 		return err
 	}
-	if err := s.drop.SetMetadata(folder, others); err != nil {
+	if err := s.changeMetadata(folder, others); err != nil {
 		if undo := s.setSpecialUse(folder, before); undo != nil {
 			s.c.Log.Warn("special use not set back", "error", undo)
 		}
-		return s.metadataReply(err)
+		return err
 	}
 	return nil
 }

@@ -165,7 +165,7 @@ func (n *notifier) apply(e MailboxEvent) {
 	}
 }
 
-// tellEvent writes the LIST responses of an event, each once (RFC 5465 §5.4, §5.5). A mailbox that comes or goes concerns
+// tellEvent writes the LIST responses of an event, each once (RFC 5465 §5.4, §5.5), or METADATA (§5.6). A mailbox that comes or goes concerns
 // its parent as well.
 func (s *imapSession) tellEvent(e MailboxEvent, nodes map[string]*treeNode, written map[[2]string]bool) {
 	switch e.Kind {
@@ -177,6 +177,10 @@ func (s *imapSession) tellEvent(e MailboxEvent, nodes map[string]*treeNode, writ
 		node, old := nodeOf(nodes, e.Name), nodeOf(nodes, e.OldName)
 		if s.notify.wants(eventMailboxName, node, false) || s.notify.wants(eventMailboxName, old, false) {
 			s.writeNode(node, e.OldName, written)
+		}
+	case MetadataChanged:
+		if s.notify.wantsMetadata(nodeOf(nodes, e.Name)) {
+			s.write(append(append(appendMailbox([]byte("* METADATA "), e.Name, s.utf8), ' '), e.Entries+"\r\n"...))
 		}
 	default:
 		names := []string{e.Name}
@@ -205,6 +209,15 @@ func (n *notifier) wants(event notifyEvents, node *treeNode, subscription bool) 
 	return slices.ContainsFunc(n.groups, func(g eventGroup) bool {
 		return g.events&event != 0 && g.filter.has(node.name, node.subscribed || subscription)
 	})
+}
+
+// wantsMetadata says whether changes of annotations are asked for; a node without a name is the server (RFC 5465 §5.6, §5.7),
+// whatever mailboxes are named beside it.
+func (n *notifier) wantsMetadata(node *treeNode) bool {
+	if node.name != "" {
+		return n.wants(eventMailboxMetadata, node, false)
+	}
+	return slices.ContainsFunc(n.groups, func(g eventGroup) bool { return g.events&eventServerMetadata != 0 })
 }
 
 // writeNode writes the LIST response of a mailbox, with its old name if it has just got another.

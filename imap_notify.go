@@ -23,6 +23,8 @@ const (
 	eventFlagChange
 	eventMailboxName
 	eventSubscription
+	eventMailboxMetadata
+	eventServerMetadata
 
 	messageEvents = eventMessageNew | eventMessageExpunge | eventFlagChange
 )
@@ -34,6 +36,7 @@ var notifyNames = [...]struct {
 }{
 	{"MessageNew", eventMessageNew}, {"MessageExpunge", eventMessageExpunge}, {"FlagChange", eventFlagChange},
 	{"MailboxName", eventMailboxName}, {"SubscriptionChange", eventSubscription},
+	{"MailboxMetadataChange", eventMailboxMetadata}, {"ServerMetadataChange", eventServerMetadata},
 }
 
 // errBadEvent is the reply to an event that is not known (RFC 5465 §3.1).

@@ -42,6 +42,7 @@ const (
 	MailboxDeleted
 	MailboxRenamed
 	SubscriptionChanged // the mailbox need not exist
+	MetadataChanged     // the name is "" for the server's annotations
 )
 
 // MailboxEvent is an event with the names it is about. Children that were renamed with their parent have none.
@@ -49,6 +50,7 @@ type MailboxEvent struct {
 	Kind    MailboxEventKind
 	Name    string // after the event
 	OldName string // of MailboxRenamed
+	Entries string // of MetadataChanged: the names of the annotations, with spaces between
 }
 
 // MailboxNews is what a watch has collected.
@@ -255,6 +257,10 @@ func (ws *mailboxWatches) subscribed(name string, on bool) {
 			ws.subs[name] = true
 		}
 	})
+}
+
+func (ws *mailboxWatches) annotated(name string, changes []MetadataChange) {
+	ws.event(MailboxEvent{Kind: MetadataChanged, Name: name, Entries: changedEntries(changes)}, func() {})
 }
 
 // event gives the watches an event; update brings what is known in step with it.

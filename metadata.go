@@ -188,8 +188,23 @@ func (d *Maildrop) SetMetadata(f *Folder, changes []MetadataChange) error {
 		if err := drop.writeAttributes(edited[i]); err != nil {
 			return err
 		}
+		switch { // private ones on a mailbox of somebody else have no name in this maildrop
+		case f == nil:
+			drop.watches.annotated("", byDrop[drop])
+		case f.drop == drop:
+			drop.watches.annotated(f.Name(), byDrop[drop])
+		}
 	}
 	return nil
+}
+
+// changedEntries gives the names of the annotations that changes are about, with spaces between.
+func changedEntries(changes []MetadataChange) string {
+	names := make([]string, len(changes))
+	for i, c := range changes {
+		names[i] = c.Name
+	}
+	return strings.Join(names, " ")
 }
 
 // lockAttributes keeps others, in this process and in Dovecot, from writing the file.
