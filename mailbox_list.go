@@ -153,6 +153,12 @@ func (d *Maildrop) CreateFolderAs(c Claim, name string, use []imap.MailboxAttr) 
 func (d *Maildrop) makeFolder(dir string, acl []byte) error {
 	tmp := filepath.Join(d.dir, "tmp", d.store.names.unique())
 	err := makeFolderDir(tmp)
+	if err == nil { // the UIDVALIDITY at once: an index may remember another folder of this name
+		list := uidlist{path: filepath.Join(tmp, uidlistName), owner: d.store.lockOwner}
+		head := newUIDHeader(d.newValidity())
+		head.next = 1
+		err = list.rewrite(head, func(func(uidEntry) bool) {})
+	}
 	if err == nil && acl != nil {
 		err = writeFileAtomic(filepath.Join(tmp, aclName), acl)
 	}

@@ -828,3 +828,51 @@ func TestUIDValidityOnlyGrows(t *testing.T) {
 		now = now.Add(-time.Hour)
 	}
 }
+
+// A crash may leave the index with a folder that was deleted or renamed. One that is made under the name has nothing of it.
+func TestNewFolderHasNothingOfTheOld(t *testing.T) {
+	dir := t.TempDir()
+	index := filepath.Join(dir, "index/example.org/ann.db")
+	s := testStore(t, dir)
+	d := testDrop(t, s)
+	if err := d.CreateFolder("again", nil); err != nil {
+		t.Fatal(err)
+	}
+	f := openFolder(t, d, "again")
+	appendText(t, f, "old\r\n")
+	validity := f.UIDValidity()
+	d.flush()
+	old, err := os.ReadFile(index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	appendText(t, f, "older than the index\r\n")
+	f.Release()
+	if err := d.RenameFolder("again", "away"); err != nil {
+		t.Fatal(err)
+	}
+	d.Release()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(index, old, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s = testStore(t, dir)
+	defer s.Close()
+	d = testDrop(t, s)
+	defer d.Release()
+	if err := d.CreateFolder("again", nil); err != nil {
+		t.Fatal(err)
+	}
+	f = openFolder(t, d, "again")
+	defer f.Release()
+	if uids := f.allUIDs(); f.UIDValidity() <= validity || len(uids) != 0 {
+		t.Errorf("UIDVALIDITY was %d and is %d, with the messages %v", validity, f.UIDValidity(), uids)
+	}
+	away := openFolder(t, d, "away")
+	defer away.Release()
+	if uids := away.allUIDs(); away.UIDValidity() != validity || len(uids) != 2 {
+		t.Errorf("the other one has %d, with the messages %v", away.UIDValidity(), uids)
+	}
+}
