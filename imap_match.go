@@ -64,6 +64,7 @@ type matcher struct {
 	folder *Folder // of the view
 	q      *searchRequest
 	only   []imap.UID // those of the view to look at; nil: all. seqs means nothing then
+	all    []imap.UID // those that are looked at
 	uid    bool       // the client is answered in UIDs
 	from   correlator // of ESEARCH
 
@@ -85,7 +86,7 @@ type matcher struct {
 
 	// The message in hand.
 	msg        *Msg
-	at         int  // its place in the view
+	at         int  // its place in all
 	known      bool // structure has been looked up
 	cached     cachedStructure
 	textReader // its texts; file is nil until they are needed
@@ -140,13 +141,13 @@ func (m *matcher) highest(returns searchReturn) uint64 {
 func (m *matcher) run() error {
 	m.q.key.arrange()
 	state, more := splitKeys(m.q.key.keys, costFile)
-	all := m.view.UIDs()
+	m.all = m.view.UIDs()
 	if m.only != nil {
-		all = m.only
+		m.all = m.only
 	}
-	m.total = len(all)
+	m.total = len(m.all)
 	m.progress()
-	m.uids, m.seqs = all, make([]uint32, len(all))
+	m.uids, m.seqs = m.all, make([]uint32, len(m.all))
 	for i := range m.seqs {
 		m.seqs[i] = uint32(i + 1)
 	}
@@ -263,7 +264,7 @@ func (m *matcher) matchMore(msgs []Msg, match []bool, keys []*searchKey) {
 	}
 }
 
-// takeUp takes a message with a sequence number in hand.
+// takeUp takes a message in hand, by its number among all.
 func (m *matcher) takeUp(msg *Msg, number uint32) { m.msg, m.at = msg, int(number)-1 }
 
 // matchListed matches keys that the fields in the cache decide, where they lie. left has the indexes of the messages to

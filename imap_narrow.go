@@ -15,15 +15,15 @@ const (
 	narrowMost = 4 << 20
 )
 
-// textAnswers is what the text index says of the messages of a view and the keys of a search.
+// textAnswers is what the text index says of the messages that a search looks at and of its keys.
 type textAnswers struct {
 	needles  []textNeedle
 	numbers  map[*searchKey]int // of the keys that have a needle
-	verdicts [][]textVerdict    // of each needle, by the place of the message in the view
+	verdicts [][]textVerdict    // of each needle, by the place of the message
 	sizes    textSizes
 	reading  bool // some keys need the texts of messages
-	there    int  // messages of the view that are indexed
-	gone     int  // messages that are indexed and no longer there
+	there    int  // messages that are indexed
+	others   int  // messages that are indexed and not looked at
 }
 
 // askIndex asks the text index about the keys.
@@ -31,17 +31,16 @@ func (m *matcher) askIndex(keys []*searchKey) {
 	if len(m.uids) < narrowLeast || keys[len(keys)-1].cost < costListed {
 		return
 	}
-	uids := m.s.view.UIDs()
 	a := &textAnswers{numbers: make(map[*searchKey]int)}
-	a.addKeys(keys, narrowMost/len(uids))
+	a.addKeys(keys, narrowMost/len(m.all))
 	if len(a.needles) == 0 && !a.reading {
 		return
 	}
-	a.sizes = make(textSizes, len(uids))
+	a.sizes = make(textSizes, len(m.all))
 	for range a.needles {
-		a.verdicts = append(a.verdicts, make([]textVerdict, len(uids)))
+		a.verdicts = append(a.verdicts, make([]textVerdict, len(m.all)))
 	}
-	a.read(m.folder, uids)
+	a.read(m.folder, m.all)
 	m.index = a
 	if a.reading && m.s.p.text != nil {
 		m.feed = &textFeed{folder: m.folder}
@@ -109,10 +108,10 @@ func (a *textAnswers) read(f *Folder, uids []imap.UID) {
 	})
 }
 
-// note notes that the message at a place in the view is indexed; -1: one that is gone.
+// note notes that the message at a place is indexed; -1: one that is not looked at.
 func (a *textAnswers) note(place int, size int64) {
 	if place < 0 {
-		a.gone++
+		a.others++
 		return
 	}
 	if a.sizes[place] == 0 {
@@ -222,13 +221,14 @@ func (m *matcher) readAll(root *treePart, hit *textHit, body bool) {
 	m.feed.add(m.msg.UID, pair.summary.entry(m.file.Size()))
 }
 
-// feedIndex puts what the search has read into the index, and has the rest of the folder read where that is worth it.
+// feedIndex puts what the search has read into the index, and has the rest of the folder read. Where all messages were looked
+// at and the index has many others, they are gone: they leave the index then.
 func (m *matcher) feedIndex() {
 	if m.feed == nil {
 		return
 	}
 	m.feed.flush()
-	if n := len(m.s.view.UIDs()); m.index.there < n || m.index.gone > n {
+	if n := len(m.all); m.index.there < n || m.only == nil && m.index.others > n {
 		m.s.p.text.fill(m.folder)
 	}
 }

@@ -294,3 +294,51 @@ func TestTextWordsAreLetters(t *testing.T) {
 		}
 	}
 }
+
+// TestTextIndexElsewhere searches indexed folders that are not selected, and looks again at some messages of one for the sake
+// of a context: the index is asked about these.
+func TestTextIndexElsewhere(t *testing.T) {
+	s := startIMAP(t)
+	mustAdd(t, s.Accounts, "ann@home.lan", imapPassword)
+	c := s.login(t, "ann@home.lan")
+	c.ok(t, "CREATE Lists")
+	for i := range 3 * narrowLeast {
+		for _, folder := range []string{"INBOX", "Lists"} {
+			text := fmt.Sprintf("Subject: %d\r\n\r\n%s%c\r\n", i, folder, 'a'+i%2)
+			c.ok(t, fmt.Sprintf("APPEND %s {%d+}\r\n%s", folder, len(text), text))
+		}
+	}
+	c.ok(t, "ESEARCH IN (mailboxes Lists) RETURN (COUNT) BODY none") // now it is indexed, whatever was before
+	find := func() {
+		t.Helper()
+		lines := c.ok(t, "ESEARCH IN (mailboxes (INBOX Lists)) RETURN (MIN MAX COUNT) BODY listsb")
+		if len(lines) != 2 || !strings.HasSuffix(lines[0], fmt.Sprintf(" UID MIN 2 MAX %d COUNT %d", 3*narrowLeast, 3*narrowLeast/2)) {
+			t.Errorf("%q", lines)
+		}
+	}
+	find()
+	c.ok(t, "SELECT INBOX")
+	find()
+	c.ok(t, "SELECT Lists")
+	find()
+	c.ok(t, "SEARCH RETURN (UPDATE COUNT) UNFLAGGED BODY listsa")
+	other := s.login(t, "ann@home.lan")
+	other.ok(t, "SELECT Lists")
+	other.ok(t, fmt.Sprintf("STORE 2:%d +FLAGS.SILENT (\\Answered)", 2*narrowLeast))
+	for _, line := range c.ok(t, "NOOP") {
+		if strings.Contains(line, "REMOVEFROM") || strings.Contains(line, "ADDTO") {
+			t.Errorf("nothing was to change: %q", line)
+		}
+	}
+	other.ok(t, fmt.Sprintf("STORE 2:%d +FLAGS.SILENT (\\Flagged)", 2*narrowLeast))
+	c.ok(t, "NOOP")
+	other.ok(t, fmt.Sprintf("STORE 2:%d -FLAGS.SILENT (\\Flagged)", 2*narrowLeast))
+	var odd []string
+	for i := 3; i <= 2*narrowLeast; i += 2 {
+		odd = append(odd, strconv.Itoa(i))
+	}
+	lines := strings.Join(c.ok(t, "NOOP"), "\n")
+	if !strings.Contains(lines, "ADDTO (0 "+strings.Join(odd, ",")+")") {
+		t.Errorf("%s", lines)
+	}
+}
