@@ -37,6 +37,8 @@ const layout = `
 	index: maildir mailstate uidlist
 	mailbox (delivery folder view watch incoming mailfile quota metadata): address maildir mailstate foldername uidlist keywords flagjournal subscriptions acl attributes index
 
+	resolver:
+	envelope: mailbox.cutLast
 	tomlfile:
 	settings: naming tomlfile
 	accounts (password scram): address naming tomlfile maildir mailstate
