@@ -11,7 +11,7 @@ import (
 
 // Incoming is a message that is being received into tmp/. Not safe for concurrent use.
 type Incoming struct {
-	drop     *Maildrop
+	store    *Store
 	path     string
 	file     *os.File
 	buf      *bufio.Writer // nil once finished or discarded
@@ -28,22 +28,25 @@ const incomingBuffer = 32 << 10
 
 // Receive starts a message in the maildrop's tmp/. Write to it, then give it to Store.Deliver or Folder.Append, or
 // Discard it. The store keeps the bytes as given; with CRLF line ends they are served without conversion.
-func (d *Maildrop) Receive() (*Incoming, error) {
-	path := filepath.Join(d.dir, "tmp", d.store.names.unique())
+func (d *Maildrop) Receive() (*Incoming, error) { return d.store.Receive(filepath.Join(d.dir, "tmp")) }
+
+// Receive starts a message in a folder for what is not whole yet.
+func (s *Store) Receive(tmp string) (*Incoming, error) {
+	path := filepath.Join(tmp, s.names.unique())
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, diskError(fmt.Errorf("receiving a message: %w", err))
 	}
-	buf := d.store.buffers.Get().(*bufio.Writer)
+	buf := s.buffers.Get().(*bufio.Writer)
 	buf.Reset(f)
-	return &Incoming{drop: d, path: path, file: f, buf: buf}, nil
+	return &Incoming{store: s, path: path, file: f, buf: buf}, nil
 }
 
 // giveBack lets another message have the buffer.
 func (in *Incoming) giveBack() {
 	if in.buf != nil {
 		in.buf.Reset(nil)
-		in.drop.store.buffers.Put(in.buf)
+		in.store.buffers.Put(in.buf)
 		in.buf = nil
 	}
 }

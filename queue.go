@@ -1,0 +1,318 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// The queue of mail for other servers. Each message that waits is a pair of plain files, ID.eml and ID.json, both on disk
+// before the sender is told that it is taken. queue_file.go knows the files, queue_run.go decides what is tried when, and
+// queue_report.go tells senders what became of their mail.
+
+const (
+	queueLifetime  = 5 * 24 * time.Hour // RFC 5321 §4.5.4.1: at least 4 to 5 days
+	queueDelayTold = 4 * time.Hour      // then the sender is told that the message waits
+	queueMinTries  = 10                 // a message is not given up before, whatever the clock says
+	queueSweep     = 5 * time.Minute    // how often what is late is looked for, while something waits
+	queueAtOnce    = 60                 // messages that are being sent at once, in all
+	queueSuspects  = 30                 // of them to destinations that did not answer last time
+	queuePerHost   = 3                  // of them to one destination
+	queueMaxItems  = 200_000            // messages that wait
+)
+
+// queueGaps are the times between tries; the last one repeats.
+var queueGaps = [...]time.Duration{time.Minute, 3 * time.Minute, 10 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour, 3 * time.Hour, 4 * time.Hour}
+
+var (
+	// ErrQueueFull: more than queueMaxItems messages wait.
+	ErrQueueFull = errors.New("too many messages wait to be sent")
+	// ErrNotQueued: no message with this ID waits.
+	ErrNotQueued = errors.New("no such message waits")
+)
+
+// Outgoing is a message on its way to one destination.
+type Outgoing struct {
+	Envelope   *Envelope
+	Recipients []int       // those of Envelope.Recipients that are meant
+	Message    io.ReaderAt // CRLF line ends, without Return-Path
+	Size       int64       // octets of Message
+}
+
+// SendState is what became of a recipient.
+type SendState string
+
+const (
+	SendWaiting   SendState = ""          // not tried, or tried in vain and to be tried again
+	SendSent      SendState = "sent"      // the next server has taken it over
+	SendFailed    SendState = "failed"    // for good
+	SendCancelled SendState = "cancelled" // by its sender
+)
+
+// Outcome is what a try brought for one recipient.
+type Outcome struct {
+	State       SendState
+	Code        int    // of the remote's reply, 0 where there was none
+	Enhanced    string // "5.1.1", also where we say it ourselves
+	Text        string // the remote's words, or ours in plain ones
+	Remote      string // "mx.example.org [192.0.2.1]", "" where nobody was reached
+	Reported    bool   // the next server owes the report of success (RFC 3461 §4.2)
+	Unreachable bool   // nobody at the destination could be talked to: what else waits for it would fail as well
+}
+
+// QueueConfig is what OpenQueue needs.
+type QueueConfig struct {
+	Dir string // DATA/queue
+	// Send makes one try; it gives an outcome for each of m.Recipients, and ends soon after ctx does.
+	Send func(ctx context.Context, destination string, m *Outgoing) []Outcome
+	// Destination groups what shares connections: a domain, or the relay that takes its mail.
+	Destination func(from, domain string) string
+	// Report delivers a report to the sender of a message: to a local mailbox, or back into the queue.
+	Report func(ctx context.Context, to string, message []byte) error
+	// Changed is told, if it is not nil, of each message whose state has changed; gone says that it waits no more.
+	Changed  func(e QueueEntry, gone bool)
+	Hostname func() string
+	Log      *slog.Logger
+	Now      func() time.Time // nil: time.Now
+}
+
+// Queue is safe for concurrent use.
+type Queue struct {
+	cfg   QueueConfig
+	files queueFiles
+
+	mu      sync.Mutex
+	items   map[string]*queueItem
+	dests   map[string]*queueDest
+	ready   destHeap // destinations with something to do and room to do it
+	running int
+	suspect int // of running, to destinations that have failed
+	closed  bool
+	wake    chan struct{} // has a token when the plan has changed
+	work    sync.WaitGroup
+}
+
+// queueItem is one message that waits.
+type queueItem struct {
+	queueRecord
+	id      string
+	busy    map[string]bool // destinations that are being tried
+	removed bool
+	saving  sync.Mutex // held while its files are changed; taken before Queue.mu
+}
+
+// OpenQueue reads what waits. Nothing is tried before Run.
+func OpenQueue(cfg QueueConfig) (*Queue, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	q := &Queue{cfg: cfg, files: queueFiles{dir: cfg.Dir, log: cfg.Log}, items: map[string]*queueItem{}, dests: map[string]*queueDest{}, wake: make(chan struct{}, 1)}
+	records, err := q.files.load()
+	if err != nil {
+		return nil, fmt.Errorf("reading the queue: %w", err)
+	}
+	for id, record := range records {
+		q.take(&queueItem{queueRecord: *record, id: id})
+	}
+	return q, nil
+}
+
+// TmpDir is where a message for the queue is received: on the file system of the queue.
+func (q *Queue) TmpDir() string { return filepath.Join(q.cfg.Dir, queueTmp) }
+
+// Submit takes over a message: when it returns nil, the message and its envelope are on disk with their entries. The text
+// has no Return-Path, which the last server writes. Consumes in.
+func (q *Queue) Submit(in *Incoming, env *Envelope) (id string, err error) {
+	defer in.Discard()
+	q.mu.Lock()
+	full := len(q.items) >= queueMaxItems
+	q.mu.Unlock()
+	if full {
+		return "", ErrQueueFull
+	}
+	id = strings.ToLower(rand.Text()[:16])
+	record := queueRecord{Envelope: *env, Queued: q.cfg.Now().UTC(), Size: in.Size(), States: make([]recipientState, len(env.Recipients))}
+	if err := q.files.create(id, &record, in); err != nil {
+		return "", diskError(fmt.Errorf("queueing a message: %w", err))
+	}
+	q.cfg.Log.Info("queued", "id", id, "from", env.From, "recipients", len(env.Recipients), "size", record.Size)
+	q.mu.Lock()
+	q.take(&queueItem{queueRecord: record, id: id})
+	q.mu.Unlock()
+	q.nudge()
+	return id, nil
+}
+
+// take puts a message into the plan. The lock is held, or nobody knows q yet.
+func (q *Queue) take(item *queueItem) {
+	item.busy = map[string]bool{}
+	q.items[item.id] = item
+	q.plan(item)
+}
+
+// QueueEntry is what people are told of a message that waits.
+type QueueEntry struct {
+	ID         string           `json:"id"`
+	From       string           `json:"from"`
+	Account    string           `json:"account,omitempty"`
+	Queued     time.Time        `json:"queued"`
+	Size       int64            `json:"size"` // octets
+	Recipients []QueueRecipient `json:"recipients"`
+}
+
+// QueueRecipient is one recipient of it.
+type QueueRecipient struct {
+	Address string    `json:"address"`
+	State   SendState `json:"state"` // "" waits
+	Tries   int       `json:"tries"`
+	Next    time.Time `json:"next,omitzero"` // when it is tried again
+	Reason  string    `json:"reason,omitempty"`
+}
+
+// List gives all that waits, the oldest first.
+func (q *Queue) List() []QueueEntry {
+	q.mu.Lock()
+	list := make([]QueueEntry, 0, len(q.items))
+	for _, item := range q.items {
+		list = append(list, q.entry(item))
+	}
+	q.mu.Unlock()
+	slices.SortFunc(list, func(a, b QueueEntry) int {
+		if c := a.Queued.Compare(b.Queued); c != 0 {
+			return c
+		}
+		return strings.Compare(a.ID, b.ID)
+	})
+	return list
+}
+
+// entry describes an item. The lock is held.
+func (q *Queue) entry(item *queueItem) QueueEntry {
+	e := QueueEntry{ID: item.id, From: item.Envelope.From, Account: item.Envelope.Account, Queued: item.Queued, Size: item.Size}
+	e.Recipients = make([]QueueRecipient, len(item.States))
+	for i := range item.States {
+		st, to := &item.States[i], &item.Envelope.Recipients[i]
+		r := QueueRecipient{Address: to.Address, State: st.State, Tries: st.Tries, Next: st.Next, Reason: st.reason()}
+		if st.State == SendWaiting {
+			if d := q.dests[q.cfg.Destination(item.Envelope.From, to.Domain())]; d != nil && d.retryAt.After(r.Next) {
+				r.Next, r.Reason = d.retryAt, d.reason
+			}
+		}
+		e.Recipients[i] = r
+	}
+	return e
+}
+
+// Entry gives one message that waits: ErrNotQueued.
+func (q *Queue) Entry(id string) (QueueEntry, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	item := q.items[id]
+	if item == nil {
+		return QueueEntry{}, ErrNotQueued
+	}
+	return q.entry(item), nil
+}
+
+// Open opens the text of a message that waits: ErrNotQueued. Close it.
+func (q *Queue) Open(id string) (QueueMessage, error) {
+	q.mu.Lock()
+	item := q.items[id]
+	q.mu.Unlock()
+	if item == nil {
+		return QueueMessage{}, ErrNotQueued
+	}
+	return q.files.open(id)
+}
+
+// Retry tries a message now, whatever was planned; "" means all: ErrNotQueued.
+func (q *Queue) Retry(id string) error {
+	q.mu.Lock()
+	defer q.nudge()
+	defer q.mu.Unlock()
+	items := []*queueItem{q.items[id]}
+	if id == "" {
+		items = slices.Collect(maps.Values(q.items))
+	} else if items[0] == nil {
+		return ErrNotQueued
+	}
+	now := q.cfg.Now()
+	for _, item := range items {
+		for i := range item.States {
+			if item.States[i].State == SendWaiting {
+				item.States[i].Next = now
+				q.open(q.cfg.Destination(item.Envelope.From, item.Envelope.Recipients[i].Domain()))
+			}
+		}
+		q.plan(item)
+	}
+	return nil
+}
+
+// Cancel takes a message out; what is being sent at the moment may still arrive: ErrNotQueued.
+func (q *Queue) Cancel(id string) error {
+	q.mu.Lock()
+	item := q.items[id]
+	if item == nil {
+		q.mu.Unlock()
+		return ErrNotQueued
+	}
+	for i := range item.States {
+		if item.States[i].State == SendWaiting {
+			item.States[i].State = SendCancelled
+		}
+	}
+	entry := q.forget(item)
+	q.mu.Unlock()
+	q.cfg.Log.Info("cancelled", "id", id, "from", item.Envelope.From)
+	item.saving.Lock()
+	err := q.files.remove(id)
+	item.saving.Unlock()
+	q.tell(entry, true)
+	if err != nil {
+		return fmt.Errorf("cancelling a message: %w", err)
+	}
+	return nil
+}
+
+// forget takes an item out of memory. The lock is held.
+func (q *Queue) forget(item *queueItem) QueueEntry {
+	entry := q.entry(item)
+	item.removed = true
+	delete(q.items, item.id)
+	return entry
+}
+
+// tell passes a change on.
+func (q *Queue) tell(e QueueEntry, gone bool) {
+	if q.cfg.Changed != nil {
+		q.cfg.Changed(e, gone)
+	}
+}
+
+// Len is how many messages wait.
+func (q *Queue) Len() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.items)
+}
+
+// nudge makes Run look at the plan.
+func (q *Queue) nudge() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,486 @@
+package main
+
+import (
+	"container/heap"
+	"context"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// When what is tried. Messages are grouped by destination. A destination that nobody answers for is asked again only after
+// a pause of its own, by one message; the others for it wait without being tried, and those for other destinations are not
+// held up.
+
+// queueDest is a destination with what waits for it.
+type queueDest struct {
+	name     string
+	jobs     jobHeap
+	running  int
+	failures int       // in a row: nobody answered
+	retryAt  time.Time // not before
+	reason   string    // why it is not asked before
+	at       int       // its place in Queue.ready, -1: not in it
+}
+
+// queueJob is a message's recipients at one destination, to be tried at a time.
+type queueJob struct {
+	item *queueItem
+	next time.Time
+}
+
+// jobHeap has the earliest job first.
+type jobHeap []queueJob
+
+func (h jobHeap) Len() int           { return len(h) }
+func (h jobHeap) Less(i, j int) bool { return h[i].next.Before(h[j].next) }
+func (h jobHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *jobHeap) Push(x any)        { *h = append(*h, x.(queueJob)) }
+func (h *jobHeap) Pop() any {
+	last := (*h)[len(*h)-1]
+	*h = (*h)[:len(*h)-1]
+	return last
+}
+
+// due is when the destination's first job may run.
+func (d *queueDest) due() time.Time {
+	if d.retryAt.After(d.jobs[0].next) {
+		return d.retryAt
+	}
+	return d.jobs[0].next
+}
+
+// destHeap has the destination with the earliest job first.
+type destHeap []*queueDest
+
+func (h destHeap) Len() int           { return len(h) }
+func (h destHeap) Less(i, j int) bool { return h[i].due().Before(h[j].due()) }
+func (h destHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].at, h[j].at = i, j
+}
+func (h *destHeap) Push(x any) {
+	x.(*queueDest).at = len(*h)
+	*h = append(*h, x.(*queueDest))
+}
+func (h *destHeap) Pop() any {
+	last := (*h)[len(*h)-1]
+	*h = (*h)[:len(*h)-1]
+	last.at = -1
+	return last
+}
+
+// plan enters a message's waiting recipients at their destinations. What was entered before and no longer holds is
+// recognised when its turn comes. The lock is held.
+func (q *Queue) plan(item *queueItem) {
+	for name, at := range q.dueTimes(item) {
+		q.planAt(item, name, at)
+	}
+}
+
+// planAt enters a message at one of its destinations. The lock is held.
+func (q *Queue) planAt(item *queueItem, name string, at time.Time) {
+	if item.busy[name] {
+		return // it is entered when the try has ended
+	}
+	d := q.dest(name)
+	heap.Push(&d.jobs, queueJob{item, at})
+	q.offer(d)
+}
+
+// dueTimes gives when a message's waiting recipients are due, by destination.
+func (q *Queue) dueTimes(item *queueItem) map[string]time.Time {
+	next := map[string]time.Time{}
+	for i := range item.States {
+		if st := &item.States[i]; st.State == SendWaiting {
+			name := q.destination(item, i)
+			if at, ok := next[name]; !ok || st.Next.Before(at) {
+				next[name] = st.Next
+			}
+		}
+	}
+	return next
+}
+
+func (q *Queue) destination(item *queueItem, i int) string {
+	return q.cfg.Destination(item.Envelope.From, item.Envelope.Recipients[i].Domain())
+}
+
+func (q *Queue) dest(name string) *queueDest {
+	d := q.dests[name]
+	if d == nil {
+		d = &queueDest{name: name, at: -1}
+		q.dests[name] = d
+	}
+	return d
+}
+
+// open lets a destination be asked at once.
+func (q *Queue) open(name string) {
+	if d := q.dests[name]; d != nil {
+		d.retryAt, d.failures = time.Time{}, 0
+		q.offer(d)
+	}
+}
+
+// offer puts a destination where it belongs among those that are ready. The lock is held.
+func (q *Queue) offer(d *queueDest) {
+	room := queuePerHost
+	if d.failures > 0 {
+		room = 1
+	}
+	wanted := len(d.jobs) > 0 && d.running < room
+	switch {
+	case wanted && d.at < 0:
+		heap.Push(&q.ready, d)
+	case wanted:
+		heap.Fix(&q.ready, d.at)
+	case d.at >= 0:
+		heap.Remove(&q.ready, d.at)
+	}
+	if len(d.jobs) == 0 && d.running == 0 && d.failures == 0 {
+		delete(q.dests, d.name)
+	}
+}
+
+// Run tries what waits until ctx ends; then it ends the tries and returns.
+func (q *Queue) Run(ctx context.Context) {
+	defer q.work.Wait()
+	sweep := q.cfg.Now().Add(queueSweep)
+	for ctx.Err() == nil {
+		now := q.cfg.Now()
+		if !now.Before(sweep) || sweep.Sub(now) > queueSweep { // or the clock was set back
+			q.sweep(ctx)
+			sweep = now.Add(queueSweep)
+		}
+		next := q.start(ctx, now)
+		if q.Len() > 0 && (next.IsZero() || sweep.Before(next)) {
+			next = sweep
+		}
+		q.sleep(ctx, next)
+	}
+}
+
+// sleep waits until a time (zero: for ever), a change of the plan or the end.
+func (q *Queue) sleep(ctx context.Context, until time.Time) {
+	var timer <-chan time.Time
+	if !until.IsZero() {
+		t := time.NewTimer(max(until.Sub(q.cfg.Now()), time.Millisecond))
+		defer t.Stop()
+		timer = t.C
+	}
+	select {
+	case <-ctx.Done():
+	case <-q.wake:
+	case <-timer:
+	}
+}
+
+// start begins the tries that are due, and says when the next one is: zero when something that runs has to end first, or
+// nothing is planned.
+func (q *Queue) start(ctx context.Context, now time.Time) time.Time {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.ready) > 0 && q.running < queueAtOnce {
+		d := q.ready[0]
+		if due := d.due(); due.After(now) {
+			return due
+		}
+		if d.failures > 0 && q.suspect >= queueSuspects {
+			return time.Time{}
+		}
+		job := heap.Pop(&d.jobs).(queueJob)
+		if rcpts := q.waiting(job, d.name); rcpts != nil {
+			q.begin(ctx, d, job.item, rcpts)
+		}
+		q.offer(d)
+	}
+	return time.Time{}
+}
+
+// waiting gives the recipients that a job still means, nil when it is out of date.
+func (q *Queue) waiting(job queueJob, dest string) []int {
+	item := job.item
+	if item.removed || item.busy[dest] {
+		return nil
+	}
+	var rcpts []int
+	current := false
+	for i := range item.States {
+		if item.States[i].State == SendWaiting && q.destination(item, i) == dest {
+			rcpts = append(rcpts, i)
+			current = current || !item.States[i].Next.After(job.next)
+		}
+	}
+	if !current { // planned anew since, for later
+		return nil
+	}
+	return rcpts
+}
+
+// begin runs a try in a goroutine of its own. The lock is held.
+func (q *Queue) begin(ctx context.Context, d *queueDest, item *queueItem, rcpts []int) {
+	item.busy[d.name] = true
+	d.running++
+	q.running++
+	suspect := d.failures > 0
+	if suspect {
+		q.suspect++
+	}
+	env := item.Envelope
+	env.Recipients = slices.Clone(env.Recipients)
+	q.work.Go(func() {
+		outcomes := q.try(ctx, d.name, item.id, &env, rcpts)
+		q.settle(ctx, d, item, rcpts, outcomes, suspect)
+		q.nudge()
+	})
+}
+
+// try sends a message to one destination.
+func (q *Queue) try(ctx context.Context, dest, id string, env *Envelope, rcpts []int) []Outcome {
+	message, err := q.files.open(id)
+	if err != nil {
+		q.cfg.Log.Error("a queued message cannot be read", "id", id, "error", err)
+		return sameOutcome(len(rcpts), Outcome{Enhanced: "4.3.0", Text: "The message cannot be read from the disk at the moment"})
+	}
+	defer message.Close()
+	outcomes := q.cfg.Send(ctx, dest, &Outgoing{Envelope: env, Recipients: rcpts, Message: message, Size: message.Size})
+	if len(outcomes) != len(rcpts) {
+		q.cfg.Log.Error("a try gave another number of outcomes than recipients", "id", id, "destination", dest)
+		return sameOutcome(len(rcpts), Outcome{Enhanced: "4.3.0", Text: "The message cannot be sent at the moment"})
+	}
+	return outcomes
+}
+
+// sameOutcome is one outcome for n recipients.
+func sameOutcome(n int, o Outcome) []Outcome {
+	outcomes := make([]Outcome, n)
+	for i := range outcomes {
+		outcomes[i] = o
+	}
+	return outcomes
+}
+
+// settle takes over what a try has brought: reports first, so that a crash tells a sender twice rather than never; then the
+// state on disk; then the plan.
+func (q *Queue) settle(ctx context.Context, d *queueDest, item *queueItem, rcpts []int, outcomes []Outcome, suspect bool) {
+	now := q.cfg.Now()
+	q.mu.Lock()
+	stopped := ctx.Err() != nil
+	var news []reportedRecipient
+	for n, i := range rcpts {
+		news = append(news, q.note(item, i, &outcomes[n], now, stopped)...)
+	}
+	q.noteReached(d, outcomes, now, stopped)
+	q.mu.Unlock()
+
+	q.report(ctx, item, news, now)
+	q.store(item)
+
+	q.mu.Lock()
+	delete(item.busy, d.name)
+	d.running--
+	q.running--
+	if suspect {
+		q.suspect--
+	}
+	if at, waits := q.dueTimes(item)[d.name]; waits && !item.removed {
+		q.planAt(item, d.name, at)
+	}
+	q.offer(d)
+	q.mu.Unlock()
+	q.conclude(item)
+}
+
+// conclude tells of a change, and removes a message of which nothing waits and nothing is being tried any more.
+func (q *Queue) conclude(item *queueItem) {
+	q.mu.Lock()
+	if item.removed { // cancelled, or concluded by the try that ended last
+		q.mu.Unlock()
+		return
+	}
+	done := len(item.busy) == 0 && item.finished()
+	entry := q.entry(item)
+	if done {
+		q.forget(item)
+	}
+	q.mu.Unlock()
+	if done {
+		if err := q.files.remove(item.id); err != nil {
+			q.cfg.Log.Error("a message that is done with cannot be removed from the queue", "id", item.id, "error", err)
+		}
+	}
+	q.tell(entry, done)
+}
+
+// note takes over one outcome, and gives what the sender is to be told of it. The lock is held.
+func (q *Queue) note(item *queueItem, i int, o *Outcome, now time.Time, stopped bool) []reportedRecipient {
+	st, to := &item.States[i], &item.Envelope.Recipients[i]
+	if st.State != SendWaiting && o.State != SendSent {
+		return nil // cancelled meanwhile
+	}
+	if stopped && o.State == SendWaiting { // the shutdown broke it off: that is no try
+		return nil
+	}
+	st.Tries++
+	st.Last, st.Code, st.Enhanced, st.Text, st.Remote = now.UTC(), o.Code, o.Enhanced, o.Text, o.Remote
+	st.State = o.State
+	log := q.cfg.Log.With("id", item.id, "to", to.Address, "remote", o.Remote, "reply", o.Text)
+	switch o.State {
+	case SendSent:
+		log.Info("sent")
+		if !o.Reported && to.Notify.Wants(NotifySuccess) {
+			return []reportedRecipient{{index: i, action: actionRelayed, state: *st}}
+		}
+	case SendFailed:
+		log.Warn("bounced")
+		return []reportedRecipient{{index: i, action: actionFailed, state: *st}}
+	default:
+		st.State = SendWaiting
+		st.Next = now.Add(jitter(queueGaps[min(st.Tries-1, len(queueGaps)-1)]))
+		log.Info("deferred", "next", st.Next)
+	}
+	return nil
+}
+
+// jitter spreads tries by a tenth, so that what failed together is not tried together for ever.
+func jitter(d time.Duration) time.Duration {
+	return d - d/20 + time.Duration(rand.Int64N(int64(d/10)+1))
+}
+
+// noteReached remembers whether the destination could be talked to. The lock is held.
+func (q *Queue) noteReached(d *queueDest, outcomes []Outcome, now time.Time, stopped bool) {
+	down := slices.IndexFunc(outcomes, func(o Outcome) bool { return o.Unreachable })
+	switch {
+	case stopped:
+	case down < 0:
+		d.failures, d.retryAt, d.reason = 0, time.Time{}, ""
+	default:
+		d.failures++
+		d.retryAt = now.Add(jitter(queueGaps[min(d.failures-1, len(queueGaps)-1)]))
+		o := &outcomes[down]
+		st := recipientState{Text: o.Text, Remote: o.Remote}
+		d.reason = st.reason()
+	}
+}
+
+// finished says whether no recipient waits any more.
+func (r *queueRecord) finished() bool {
+	return !slices.ContainsFunc(r.States, func(s recipientState) bool { return s.State == SendWaiting })
+}
+
+// store puts the state of a message on disk, unless nothing of it waits any more: that is removed soon.
+func (q *Queue) store(item *queueItem) {
+	item.saving.Lock()
+	defer item.saving.Unlock()
+	q.mu.Lock()
+	record := item.queueRecord
+	record.States = slices.Clone(record.States)
+	removed := item.removed
+	q.mu.Unlock()
+	if removed || record.finished() {
+		return
+	}
+	save := func(id string, r *queueRecord) error { return q.files.write(id, r, false) }
+	isDone := func(s recipientState) bool { return s.State != SendWaiting }
+	if record.Told || slices.ContainsFunc(record.States, isDone) { // what must not be done again
+		save = q.files.save
+	}
+	if err := save(item.id, &record); err != nil {
+		q.cfg.Log.Error("the state of a queued message cannot be written", "id", item.id, "error", err)
+	}
+}
+
+// sweep gives up what is too old, and tells senders what waits for long.
+func (q *Queue) sweep(ctx context.Context) {
+	now := q.cfg.Now()
+	q.mu.Lock()
+	q.forgetDests(now)
+	late := make([]*queueItem, 0, 16)
+	for _, item := range q.items {
+		q.mendTimes(item, now)
+		age := now.Sub(item.Queued)
+		if age >= queueLifetime || age >= queueDelayTold && !item.Told {
+			late = append(late, item)
+		}
+	}
+	q.mu.Unlock()
+	for _, item := range late {
+		if ctx.Err() != nil {
+			return
+		}
+		q.lateItem(ctx, item, now)
+	}
+}
+
+// mendTimes takes back what was planned by a clock that has been set back since. The lock is held.
+func (q *Queue) mendTimes(item *queueItem, now time.Time) {
+	latest := now.Add(2 * queueGaps[len(queueGaps)-1])
+	if item.Queued.After(now) {
+		item.Queued = now
+	}
+	for i := range item.States {
+		if st := &item.States[i]; st.State == SendWaiting && st.Next.After(latest) {
+			st.Next = now
+			q.plan(item)
+		}
+	}
+}
+
+// forgetDests drops what is known of destinations for which nothing waits, and opens those that a clock which has been set
+// back since keeps shut. The lock is held.
+func (q *Queue) forgetDests(now time.Time) {
+	for name, d := range q.dests {
+		if d.retryAt.After(now.Add(2 * queueGaps[len(queueGaps)-1])) {
+			q.open(name)
+		}
+		if len(d.jobs) == 0 && d.running == 0 {
+			delete(q.dests, name)
+		}
+	}
+}
+
+// lateItem gives a message up, or tells its sender that it waits.
+func (q *Queue) lateItem(ctx context.Context, item *queueItem, now time.Time) {
+	q.mu.Lock()
+	if item.removed || len(item.busy) > 0 { // next time
+		q.mu.Unlock()
+		return
+	}
+	expired := now.Sub(item.Queued) >= queueLifetime
+	var news []reportedRecipient
+	for i := range item.States {
+		if item.States[i].State == SendWaiting {
+			news = append(news, q.lateRecipient(item, i, expired, now)...)
+		}
+	}
+	item.Told = true
+	q.mu.Unlock()
+	q.report(ctx, item, news, now)
+	q.store(item)
+	q.conclude(item)
+}
+
+// lateRecipient is lateItem for one recipient. A recipient that was hardly tried is not given up: a clock that was wrong
+// when the message came, or is wrong now, must not make mail come back. The lock is held.
+func (q *Queue) lateRecipient(item *queueItem, i int, expired bool, now time.Time) []reportedRecipient {
+	st := &item.States[i]
+	d := q.dests[q.destination(item, i)]
+	if expired && (st.Tries >= queueMinTries || d != nil && d.failures >= queueMinTries) {
+		st.State = SendFailed
+		if d != nil && d.reason != "" {
+			st.Text, st.Remote = d.reason, ""
+		}
+		st.Enhanced = "4.4.7" // RFC 3463 §3.5: delivery time expired
+		q.cfg.Log.Warn("bounced", "id", item.id, "to", item.Envelope.Recipients[i].Address, "reply", "too old: "+st.reason())
+		return []reportedRecipient{{index: i, action: actionFailed, expired: true, state: *st}}
+	}
+	if item.Told {
+		return nil
+	}
+	shown := *st
+	if d != nil && d.reason != "" {
+		shown.Text, shown.Remote = d.reason, ""
+	}
+	return []reportedRecipient{{index: i, action: actionDelayed, state: shown}}
+}
