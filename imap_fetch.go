@@ -881,15 +881,6 @@ func (f *fetcher) binary(b *bodySection, at span, part *treePart) {
 	}
 }
 
-// isIdentity says whether an encoding leaves the text as it is.
-func isIdentity(encoding string) bool {
-	switch encoding {
-	case "", "7bit", "8bit", "binary":
-		return true
-	}
-	return false
-}
-
 // plainReader hides what else a reader can do, so that copying uses the buffer it
 // is given.
 type plainReader struct{ io.Reader }

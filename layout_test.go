@@ -45,7 +45,8 @@ const layout = `
 	tls: address maildir
 	conn (throttle inflate): accounts
 	sasl: accounts conn
-	queue: envelope mailbox maildir conn.clip message
+	send: resolver envelope address naming message mailbox.cutLast conn.writeChunk conn.clip
+	queue: send envelope mailbox maildir conn.clip message
 
 	pop3: accounts conn sasl mailbox mailstate protocols.Protocols
 	smtp: accounts address conn sasl mailbox mailstate message protocols.Protocols

@@ -180,3 +180,12 @@ func (q *quotedPrintableReader) end() {
 	}
 	q.release()
 }
+
+// isIdentity says whether an encoding leaves the text as it is.
+func isIdentity(encoding string) bool {
+	switch encoding {
+	case "", "7bit", "8bit", "binary":
+		return true
+	}
+	return false
+}

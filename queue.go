@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"path/filepath"
@@ -39,35 +38,6 @@ var (
 	// ErrNotQueued: no message with this ID waits.
 	ErrNotQueued = errors.New("no such message waits")
 )
-
-// Outgoing is a message on its way to one destination.
-type Outgoing struct {
-	Envelope   *Envelope
-	Recipients []int       // those of Envelope.Recipients that are meant
-	Message    io.ReaderAt // CRLF line ends, without Return-Path
-	Size       int64       // octets of Message
-}
-
-// SendState is what became of a recipient.
-type SendState string
-
-const (
-	SendWaiting   SendState = ""          // not tried, or tried in vain and to be tried again
-	SendSent      SendState = "sent"      // the next server has taken it over
-	SendFailed    SendState = "failed"    // for good
-	SendCancelled SendState = "cancelled" // by its sender
-)
-
-// Outcome is what a try brought for one recipient.
-type Outcome struct {
-	State       SendState
-	Code        int    // of the remote's reply, 0 where there was none
-	Enhanced    string // "5.1.1", also where we say it ourselves
-	Text        string // the remote's words, or ours in plain ones
-	Remote      string // "mx.example.org [192.0.2.1]", "" where nobody was reached
-	Reported    bool   // the next server owes the report of success (RFC 3461 §4.2)
-	Unreachable bool   // nobody at the destination could be talked to: what else waits for it would fail as well
-}
 
 // QueueConfig is what OpenQueue needs.
 type QueueConfig struct {

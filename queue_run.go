@@ -252,15 +252,6 @@ func (q *Queue) try(ctx context.Context, dest, id string, env *Envelope, rcpts [
 	return outcomes
 }
 
-// sameOutcome is one outcome for n recipients.
-func sameOutcome(n int, o Outcome) []Outcome {
-	outcomes := make([]Outcome, n)
-	for i := range outcomes {
-		outcomes[i] = o
-	}
-	return outcomes
-}
-
 // settle takes over what a try has brought: reports first, so that a crash tells a sender twice rather than never; then the
 // state on disk; then the plan.
 func (q *Queue) settle(ctx context.Context, d *queueDest, item *queueItem, rcpts []int, outcomes []Outcome, suspect bool) {

@@ -1,0 +1,516 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/emersion/go-smtp"
+)
+
+// Sending to other servers (RFC 5321 §5): who takes a domain's mail, one transaction for each message, connections that are
+// used again. send_conn.go opens connections, send_policy.go knows when TLS is a must, downgrade.go writes a message for
+// servers that take ASCII only.
+
+const (
+	sendConnect  = 30 * time.Second // to open a connection, TLS included
+	sendGreeting = time.Minute      // for the greeting and each reply to EHLO and STARTTLS
+	sendCommand  = 5 * time.Minute  // for a reply (RFC 5321 §4.5.3.2)
+	sendFinal    = 12 * time.Minute // for the reply after the message (§4.5.3.2.6: 10 minutes)
+	sendWrite    = 3 * time.Minute  // for 16 KiB to be taken (§4.5.3.2.5)
+	sendIdle     = 10 * time.Second // a connection is kept for the next message
+	sendPerConn  = 100              // messages over one connection
+	sendHosts    = 5                // hosts of a domain that are tried at a time
+	sendAddrs    = 6                // addresses of all of them
+)
+
+// Outgoing is a message on its way to one destination.
+type Outgoing struct {
+	Envelope   *Envelope
+	Recipients []int       // those of Envelope.Recipients that are meant
+	Message    io.ReaderAt // CRLF line ends, without Return-Path
+	Size       int64       // octets of Message
+}
+
+// SendState is what became of a recipient.
+type SendState string
+
+const (
+	SendWaiting   SendState = ""          // not tried, or tried in vain and to be tried again
+	SendSent      SendState = "sent"      // the next server has taken it over
+	SendFailed    SendState = "failed"    // for good
+	SendCancelled SendState = "cancelled" // by its sender
+)
+
+// Outcome is what a try brought for one recipient.
+type Outcome struct {
+	State       SendState
+	Code        int    // of the remote's reply, 0 where there was none
+	Enhanced    string // "5.1.1", also where we say it ourselves
+	Text        string // the remote's words, or ours in plain ones
+	Remote      string // "mx.example.org [192.0.2.1]", "" where nobody was reached
+	Reported    bool   // the next server owes the report of success (RFC 3461 §4.2)
+	Unreachable bool   // nobody at the destination could be talked to: what else waits for it would fail as well
+}
+
+// sameOutcome is one outcome for n recipients.
+func sameOutcome(n int, o Outcome) []Outcome {
+	outcomes := make([]Outcome, n)
+	for i := range outcomes {
+		outcomes[i] = o
+	}
+	return outcomes
+}
+
+// Sender sends messages. Set its fields before use. Safe for concurrent use.
+type Sender struct {
+	Resolver *Resolver
+	Hostname func() string  // our name in EHLO
+	Port     int            // of other servers, 0: 25
+	Roots    *x509.CertPool // for certificates that must be right, nil: the system's
+	Log      *slog.Logger
+	Now      func() time.Time                                                             // nil: time.Now
+	Dial     func(ctx context.Context, network, address string) (net.Conn, error)         // nil: net.Dialer
+	Fetch    func(ctx context.Context, host, url string) ([]byte, error)                  // an MTA-STS policy, nil: by HTTPS
+	NoIPv6   func() bool                                                                  // our IPv6 address is one that others refuse; nil: it is not
+	Relay    func(from string) *Relay                                                     // who takes mail from this sender, nil: nobody
+	Sign     func(w io.Writer, domain string, message io.Reader) (signed bool, err error) // writes DKIM-Signature fields, nil: none
+
+	policies policyCache
+	mu       sync.Mutex
+	idle     map[string][]*sendConn // by route
+	closed   bool
+}
+
+// Relay is a server that takes our mail for others, after a login.
+type Relay struct {
+	Host     string
+	Port     int
+	Implicit bool // TLS from the start; else STARTTLS, which must succeed
+	User     string
+	Password string
+	From     string // envelope sender that it demands, "" for that of the message
+}
+
+// key names the relay among destinations.
+func (r *Relay) key() string { return relayPrefix + net.JoinHostPort(r.Host, strconv.Itoa(r.Port)) }
+
+// relayPrefix marks a destination that is a relay; no domain has a space.
+const relayPrefix = "relay "
+
+// Destination gives what the queue groups mail by: the relay that takes it, or the domain it goes to.
+func (s *Sender) Destination(from, domain string) string {
+	if relay := s.relayFor(from); relay != nil {
+		return relay.key()
+	}
+	return domain
+}
+
+func (s *Sender) relayFor(from string) *Relay {
+	if s.Relay == nil {
+		return nil
+	}
+	return s.Relay(from)
+}
+
+func (s *Sender) now() time.Time {
+	if s.Now != nil {
+		return s.Now()
+	}
+	return time.Now()
+}
+
+// route is a way to a destination.
+type route struct {
+	destination string
+	relay       *Relay
+	hosts       []sendHost
+	policy      *stsPolicy // of the domain, nil without one
+	secure      bool       // DNSSEC proves hosts: DANE counts
+	verified    bool       // REQUIRETLS: a certificate must be right
+}
+
+// sendHost is one server that may be asked.
+type sendHost struct {
+	name  string
+	addrs []netip.AddrPort // of a relay given by address; else looked up
+}
+
+// Send makes one try to bring a message to its recipients at a destination, and gives an outcome for each of them.
+func (s *Sender) Send(ctx context.Context, destination string, m *Outgoing) []Outcome {
+	n := len(m.Recipients)
+	r, failed := s.route(ctx, destination, m.Envelope)
+	if failed != nil {
+		return sameOutcome(n, *failed)
+	}
+	if c := s.takeIdle(r); c != nil {
+		outcomes, usable := c.transact(ctx, m)
+		if usable || !c.stale(outcomes) {
+			s.putIdle(ctx, r, c, usable)
+			return outcomes
+		}
+		c.close() // it was closed while it waited, which tells nothing
+	}
+	return s.sendFresh(ctx, r, m)
+}
+
+// route finds the hosts of a destination, or says why there are none.
+func (s *Sender) route(ctx context.Context, destination string, env *Envelope) (*route, *Outcome) {
+	r := &route{destination: destination, verified: env.RequireTLS}
+	if strings.HasPrefix(destination, relayPrefix) {
+		relay := s.relayFor(env.From)
+		if relay == nil { // it was taken away while the message waited for it
+			return nil, &Outcome{Enhanced: "4.3.5", Text: "The relay for this message is no longer set; it goes the direct way next time"}
+		}
+		r.relay, r.hosts = relay, []sendHost{{name: relay.Host}}
+		return r, nil
+	}
+	if literal, ok := strings.CutPrefix(destination, "["); ok {
+		return literalRoute(r, literal)
+	}
+	hosts, secure, failed := s.mailHosts(ctx, destination)
+	if failed != nil {
+		return nil, failed
+	}
+	r.hosts, r.secure = hosts, secure
+	r.policy = s.policyFor(ctx, destination)
+	return r, nil
+}
+
+// literalRoute is the way to a domain that is an address literal (RFC 5321 §4.1.3).
+func literalRoute(r *route, literal string) (*route, *Outcome) {
+	text := strings.TrimSuffix(literal, "]")
+	if v6, ok := strings.CutPrefix(strings.ToLower(text), "ipv6:"); ok {
+		text = v6
+	}
+	addr, err := netip.ParseAddr(text)
+	if err != nil {
+		return nil, &Outcome{State: SendFailed, Enhanced: "5.1.2", Text: "[" + literal + " is no address of a server"}
+	}
+	r.hosts = []sendHost{{name: addr.String(), addrs: []netip.AddrPort{netip.AddrPortFrom(addr, 0)}}}
+	return r, nil
+}
+
+// mailHosts asks the DNS who takes a domain's mail (RFC 5321 §5.1, RFC 7505).
+func (s *Sender) mailHosts(ctx context.Context, domain string) (hosts []sendHost, secure bool, failed *Outcome) {
+	mxs, secure, err := s.Resolver.MX(ctx, domain)
+	switch {
+	case isNotFound(err):
+		return s.implicitHost(ctx, domain)
+	case err != nil:
+		return nil, false, &Outcome{Enhanced: "4.4.3", Text: fmt.Sprintf("The DNS does not tell who takes mail for %s at the moment", domain), Unreachable: true}
+	case mxs[0].Host == "" && len(mxs) == 1:
+		return nil, false, &Outcome{State: SendFailed, Enhanced: "5.1.10", Text: domain + " takes no mail"}
+	}
+	ours := normalDomain(s.Hostname())
+	for _, mx := range mxs {
+		if mx.Host == ours { // those behind us would send it back (RFC 5321 §5.1)
+			break
+		}
+		if mx.Host != "" {
+			hosts = append(hosts, sendHost{name: mx.Host})
+		}
+	}
+	if len(hosts) == 0 {
+		return nil, false, &Outcome{State: SendFailed, Enhanced: "5.4.6",
+			Text: fmt.Sprintf("The DNS says that this server itself takes mail for %s, but that domain is not set up here", domain)}
+	}
+	return hosts[:min(len(hosts), sendHosts)], secure, nil
+}
+
+// implicitHost is the domain itself, where it has no MX but an address.
+func (s *Sender) implicitHost(ctx context.Context, domain string) ([]sendHost, bool, *Outcome) {
+	_, secure, err := s.Resolver.Addresses(ctx, domain)
+	switch {
+	case isNotFound(err):
+		return nil, false, &Outcome{State: SendFailed, Enhanced: "5.1.2", Text: fmt.Sprintf("There is no mail domain %s; the address may be misspelt", domain)}
+	case err != nil:
+		return nil, false, &Outcome{Enhanced: "4.4.3", Text: fmt.Sprintf("The DNS does not tell where %s is at the moment", domain), Unreachable: true}
+	}
+	return []sendHost{{name: domain}}, secure, nil
+}
+
+// sendFresh tries one host after the other until one takes or refuses the message.
+func (s *Sender) sendFresh(ctx context.Context, r *route, m *Outgoing) []Outcome {
+	last := Outcome{Enhanced: "4.4.1", Text: "No server of " + r.destination + " can be reached", Unreachable: true}
+	tried := 0
+	for _, host := range r.hosts {
+		addrs, why := s.addresses(ctx, r, &host)
+		if why != nil {
+			last = *why
+			continue
+		}
+		for _, addr := range addrs {
+			if tried++; tried > sendAddrs || ctx.Err() != nil {
+				return sameOutcome(len(m.Recipients), last)
+			}
+			c, why := s.connect(ctx, r, host.name, addr)
+			if why != nil {
+				last = *why
+				continue
+			}
+			outcomes, usable := c.transact(ctx, m)
+			s.putIdle(ctx, r, c, usable)
+			if !worthAnother(outcomes) {
+				return outcomes
+			}
+			last = outcomes[0]
+		}
+	}
+	if last.State != SendFailed {
+		last.Unreachable = true
+	}
+	return sameOutcome(len(m.Recipients), last)
+}
+
+// worthAnother says that the next host may do better: this one broke off, or has no time, before it said anything of the
+// recipients.
+func worthAnother(outcomes []Outcome) bool {
+	return !slices.ContainsFunc(outcomes, func(o Outcome) bool { return !o.Unreachable })
+}
+
+// addresses gives the addresses of a host in the order to try. Ours in IPv6 may be one that nobody takes mail from, having
+// no name: then IPv4 is taken alone, unless there is nothing else.
+func (s *Sender) addresses(ctx context.Context, r *route, host *sendHost) ([]netip.AddrPort, *Outcome) {
+	port := uint16(25)
+	if s.Port != 0 {
+		port = uint16(s.Port)
+	}
+	if r.relay != nil {
+		port = uint16(r.relay.Port)
+	}
+	if host.addrs != nil {
+		return []netip.AddrPort{netip.AddrPortFrom(host.addrs[0].Addr(), port)}, nil
+	}
+	if r.policy.forbids(host.name) {
+		return nil, &Outcome{Enhanced: "4.7.5", Text: fmt.Sprintf("%s does not name %s among the servers that take its mail (MTA-STS)", r.destination, host.name), Unreachable: true}
+	}
+	found, secure, err := s.Resolver.Addresses(ctx, host.name)
+	if err != nil {
+		return nil, &Outcome{Enhanced: "4.4.3", Text: "The DNS has no address of " + host.name, Remote: host.name, Unreachable: true}
+	}
+	if !secure {
+		r.secure = false
+	}
+	slices.SortStableFunc(found, func(a, b netip.Addr) int { return btoi(a.Is4()) - btoi(b.Is4()) })
+	if s.NoIPv6 != nil && s.NoIPv6() {
+		if v4 := slices.DeleteFunc(slices.Clone(found), netip.Addr.Is6); len(v4) > 0 {
+			found = v4
+		}
+	}
+	addrs := make([]netip.AddrPort, len(found))
+	for i, a := range found {
+		addrs[i] = netip.AddrPortFrom(a, port)
+	}
+	return addrs, nil
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// takeIdle gives a connection that waits for another message, nil if there is none.
+func (s *Sender) takeIdle(r *route) *sendConn {
+	key := r.poolKey()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	conns := s.idle[key]
+	if len(conns) == 0 {
+		return nil
+	}
+	c := conns[len(conns)-1]
+	s.idle[key] = conns[:len(conns)-1]
+	if !c.expiry.Stop() { // it is being closed
+		return nil
+	}
+	return c
+}
+
+// poolKey says which connections are alike.
+func (r *route) poolKey() string {
+	if r.verified {
+		return r.destination + " verified"
+	}
+	if r.relay != nil {
+		return r.destination + " " + r.relay.User
+	}
+	return r.destination
+}
+
+// putIdle keeps a connection for the next message, or closes it.
+func (s *Sender) putIdle(ctx context.Context, r *route, c *sendConn, usable bool) {
+	s.mu.Lock()
+	if !usable || s.closed || ctx.Err() != nil || c.sent >= sendPerConn {
+		s.mu.Unlock()
+		c.quit()
+		return
+	}
+	defer s.mu.Unlock()
+	if s.idle == nil {
+		s.idle = map[string][]*sendConn{}
+	}
+	key := r.poolKey()
+	s.idle[key] = append(s.idle[key], c)
+	c.expiry = time.AfterFunc(sendIdle, func() {
+		s.mu.Lock()
+		s.idle[key] = slices.DeleteFunc(s.idle[key], func(other *sendConn) bool { return other == c })
+		if len(s.idle[key]) == 0 {
+			delete(s.idle, key)
+		}
+		s.mu.Unlock()
+		c.quit()
+	})
+}
+
+// Close ends the connections that wait.
+func (s *Sender) Close() {
+	s.mu.Lock()
+	s.closed = true
+	var conns []*sendConn
+	for _, list := range s.idle {
+		for _, c := range list {
+			if c.expiry.Stop() {
+				conns = append(conns, c)
+			}
+		}
+	}
+	s.idle = nil
+	s.mu.Unlock()
+	for _, c := range conns {
+		c.quit()
+	}
+}
+
+// transact sends one message over a connection. usable says that it can take another one.
+func (c *sendConn) transact(ctx context.Context, m *Outgoing) (outcomes []Outcome, usable bool) {
+	stop := context.AfterFunc(ctx, func() { _ = c.raw.SetDeadline(time.Unix(1, 0)) }) // a shutdown does not wait for replies
+	defer func() { usable = stop() && usable }()
+	c.sent++
+	outcomes = make([]Outcome, len(m.Recipients))
+	text, failed := c.prepare(m)
+	if failed != nil {
+		return sameOutcome(len(outcomes), *failed), true
+	}
+	if err := c.mail(m, text); err != nil {
+		o, alive := c.outcome(err)
+		return sameOutcome(len(outcomes), o), alive && c.reset()
+	}
+	accepted := 0
+	for n, i := range m.Recipients {
+		err := c.rcpt(&m.Envelope.Recipients[i], text)
+		if err == nil {
+			accepted++
+			continue
+		}
+		o, alive := c.outcome(err)
+		if !alive {
+			return sameOutcome(len(outcomes), o), false
+		}
+		o.Unreachable = false
+		if o.State == SendWaiting && o.Code == 0 {
+			o.State = SendFailed // an address that cannot be sent at all
+		}
+		outcomes[n] = o
+		outcomes[n].Reported = true // marks it as decided, see finish
+	}
+	if accepted == 0 {
+		return c.finish(outcomes, Outcome{}, m), c.reset()
+	}
+	reply, err := c.data(text)
+	if err != nil {
+		o, alive := c.outcome(err)
+		o.Unreachable = o.Unreachable && accepted == len(outcomes)
+		return c.finish(outcomes, o, m), alive && c.reset()
+	}
+	return c.finish(outcomes, Outcome{State: SendSent, Code: 250, Text: reply, Remote: c.remote}, m), true
+}
+
+// finish gives the outcome of the message to the recipients that were not refused one by one.
+func (c *sendConn) finish(outcomes []Outcome, o Outcome, m *Outgoing) []Outcome {
+	dsn, _ := c.client.Extension("DSN")
+	for n := range outcomes {
+		if outcomes[n].Reported {
+			outcomes[n].Reported = false
+			continue
+		}
+		outcomes[n] = o
+		outcomes[n].Reported = dsn && o.State == SendSent
+	}
+	return outcomes
+}
+
+// outcome turns an error of the connection into what it means for a message. alive says that the session goes on.
+func (c *sendConn) outcome(err error) (o Outcome, alive bool) {
+	var reply *smtp.SMTPError
+	if !errors.As(err, &reply) {
+		return Outcome{Enhanced: "4.4.2", Text: netWords(err), Remote: c.remote, Unreachable: true}, false
+	}
+	o = Outcome{Code: reply.Code, Text: reply.Message, Remote: c.remote}
+	if reply.EnhancedCode != (smtp.EnhancedCode{}) && reply.EnhancedCode != smtp.NoEnhancedCode {
+		o.Enhanced = fmt.Sprintf("%d.%d.%d", reply.EnhancedCode[0], reply.EnhancedCode[1], reply.EnhancedCode[2])
+	}
+	switch {
+	case reply.Code == 421: // RFC 5321 §3.8: it closes the connection
+		o.Unreachable = true
+		return o, false
+	case reply.Code >= 500:
+		o.State = SendFailed
+	}
+	return o, true
+}
+
+// stale says that outcomes tell only that a connection which had waited was closed meanwhile.
+func (c *sendConn) stale(outcomes []Outcome) bool {
+	return c.sent > 1 && worthAnother(outcomes) && !c.inData
+}
+
+// netWords says in plain words what has happened to a connection.
+func netWords(err error) string {
+	var timeout net.Error
+	var unknown x509.UnknownAuthorityError
+	var host x509.HostnameError
+	var invalid x509.CertificateInvalidError
+	switch {
+	case errors.As(err, &unknown):
+		return "Its certificate comes from nobody who is trusted"
+	case errors.As(err, &host):
+		return "Its certificate is for another name"
+	case errors.As(err, &invalid):
+		return "Its certificate is not valid: " + invalid.Error()
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return "It did not answer in time"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return "It closed the connection"
+	}
+	text := err.Error()
+	for _, known := range []struct{ part, words string }{
+		{"connection refused", "It refuses connections"},
+		{"no route to host", "There is no way to it in the network"},
+		{"network is unreachable", "There is no way to it in the network"},
+		{"connection reset", "It broke the connection off"},
+		{"broken pipe", "It broke the connection off"},
+	} {
+		if strings.Contains(text, known.part) {
+			return known.words
+		}
+	}
+	var record tls.RecordHeaderError
+	if errors.As(err, &record) {
+		return "It does not speak TLS as it should"
+	}
+	return text
+}

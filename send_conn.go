@@ -1,0 +1,432 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"net/textproto"
+	"strings"
+	"time"
+
+	"github.com/emersion/go-sasl"
+	"github.com/emersion/go-smtp"
+)
+
+// One connection to another server, from the dial to QUIT.
+
+// sendConn is used by one transaction at a time.
+type sendConn struct {
+	client *smtp.Client
+	raw    net.Conn
+	sender *Sender
+	relay  *Relay
+	remote string // "mx.example.org [192.0.2.1]"
+	secure bool   // TLS
+	sent   int    // transactions begun
+	inData bool   // the last one came as far as DATA
+	expiry *time.Timer
+}
+
+// paceConn bounds each write of a client that sets no deadline for what it sends after DATA.
+type paceConn struct{ net.Conn }
+
+// Write is io.Writer. A deadline in the past, set to end the transaction, stays.
+func (p paceConn) Write(b []byte) (int, error) {
+	written := 0
+	for written < len(b) {
+		if err := p.SetWriteDeadline(time.Now().Add(sendWrite)); err != nil {
+			return written, err
+		}
+		n, err := p.Conn.Write(b[written:min(len(b), written+writeChunk)])
+		written += n
+		if err != nil {
+			return written, err
+		}
+	}
+	return written, nil
+}
+
+// connect opens a connection to a host, greets and begins TLS. TLS that fails where nothing demands it is left out the
+// next time: mail in the clear is better than none (RFC 7435).
+func (s *Sender) connect(ctx context.Context, r *route, host string, addr netip.AddrPort) (*sendConn, *Outcome) {
+	demand, why := s.demandFor(ctx, r, host, addr.Port())
+	if why != nil {
+		return nil, why
+	}
+	c, err := s.open(ctx, r, host, addr, demand, true)
+	if err != nil && demand == nil && errors.Is(err, errHandshake) {
+		s.log().Info("no TLS", "remote", host, "reason", err.Error())
+		c, err = s.open(ctx, r, host, addr, nil, false)
+	}
+	if err == nil {
+		return c, nil
+	}
+	o := Outcome{Enhanced: "4.4.1", Text: netWords(err), Remote: remoteName(host, addr), Unreachable: true}
+	var reply *smtp.SMTPError
+	var protocol *textproto.Error
+	switch {
+	case errors.As(err, &reply):
+		o.Code, o.Text, o.Enhanced = reply.Code, reply.Message, ""
+	case errors.As(err, &protocol):
+		o.Code, o.Text, o.Enhanced = protocol.Code, protocol.Msg, ""
+	case errors.Is(err, errHandshake), errors.Is(err, errNoTLS), errors.Is(err, errLogin):
+		o.Enhanced = "4.7.0"
+		if errors.Is(err, errNoTLS) || errors.Is(err, errLogin) {
+			o.Text = err.Error()
+		}
+	}
+	return nil, &o
+}
+
+func (s *Sender) log() interface{ Info(string, ...any) } {
+	if s.Log == nil {
+		return discardLog{}
+	}
+	return s.Log
+}
+
+type discardLog struct{}
+
+func (discardLog) Info(string, ...any) {}
+
+func remoteName(host string, addr netip.AddrPort) string {
+	if host == addr.Addr().String() {
+		return "[" + host + "]"
+	}
+	return host + " [" + addr.Addr().String() + "]"
+}
+
+var (
+	errHandshake = errors.New("TLS failed")
+	errNoTLS     = errors.New("It offers no TLS, which this message or its destination demands")
+	errLogin     = errors.New("The relay does not take the login; set it anew with `appliance relay set`")
+)
+
+// open dials, greets, begins TLS as demanded (nil: as it likes, if wanted at all) and logs in to a relay.
+func (s *Sender) open(ctx context.Context, r *route, host string, addr netip.AddrPort, demand *tls.Config, wanted bool) (c *sendConn, err error) {
+	dialCtx, cancel := context.WithTimeout(ctx, sendConnect)
+	defer cancel()
+	dial := s.Dial
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	raw, err := dial(dialCtx, "tcp", addr.String())
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { raw.Close() })
+	defer func() {
+		if stop(); err != nil {
+			raw.Close()
+		}
+	}()
+	_ = raw.SetDeadline(time.Now().Add(2 * sendGreeting))
+	c = &sendConn{raw: raw, sender: s, relay: r.relay, remote: remoteName(host, addr)}
+	stream, err := c.begin(dialCtx, paceConn{raw}, demand, wanted)
+	if err != nil {
+		return nil, err
+	}
+	_ = raw.SetDeadline(time.Time{})
+	c.client = smtp.NewClient(stream)
+	c.client.CommandTimeout, c.client.SubmissionTimeout = sendCommand, sendFinal
+	if err := c.client.Hello(asciiHost(s.Hostname())); err != nil {
+		return nil, err
+	}
+	if r.relay != nil && r.relay.User != "" {
+		if err := c.login(r.relay); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// asciiHost gives our name as EHLO may have it.
+func asciiHost(name string) string {
+	if ascii, err := asciiName(name); err == nil {
+		return ascii
+	}
+	return "localhost"
+}
+
+// begin brings a connection to where go-smtp's client can take it over: it can neither say EHLO under our name before
+// STARTTLS nor be told of a greeting that was read. So the greeting is played to it again.
+func (c *sendConn) begin(ctx context.Context, stream net.Conn, demand *tls.Config, wanted bool) (net.Conn, error) {
+	config := demand
+	if config == nil { // by opportunity: whatever certificate there is, it keeps those out who only listen
+		config = &tls.Config{InsecureSkipVerify: true, ServerName: tlsName(c.remote), MinVersion: tls.VersionTLS12}
+	}
+	if c.relay != nil && c.relay.Implicit {
+		secure := tls.Client(stream, config)
+		if err := secure.HandshakeContext(ctx); err != nil {
+			return nil, fmt.Errorf("%w: %w", errHandshake, err)
+		}
+		c.secure = true
+		return secure, nil
+	}
+	r := bufio.NewReader(stream)
+	text := textproto.NewReader(r)
+	_, greeting, err := text.ReadResponse(220)
+	if err != nil {
+		return nil, err
+	}
+	greeting, _, _ = strings.Cut(greeting, "\n")
+	offered, err := c.offersTLS(stream, text)
+	switch {
+	case err != nil:
+		return nil, err
+	case demand != nil && !offered:
+		return nil, errNoTLS
+	case !offered || !wanted:
+		return &replayed{Conn: stream, r: io.MultiReader(strings.NewReader("220 "+greeting+"\r\n"), r)}, nil
+	}
+	if _, err := io.WriteString(stream, "STARTTLS\r\n"); err != nil {
+		return nil, err
+	}
+	if _, _, err := text.ReadResponse(220); err != nil {
+		return nil, fmt.Errorf("%w: %w", errHandshake, err)
+	}
+	if r.Buffered() > 0 { // somebody has put plaintext behind the reply (CVE-2021-38371)
+		return nil, fmt.Errorf("%w: text follows the reply to STARTTLS", errHandshake)
+	}
+	secure := tls.Client(stream, config)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		return nil, fmt.Errorf("%w: %w", errHandshake, err)
+	}
+	c.secure = true
+	return &replayed{Conn: secure, r: io.MultiReader(strings.NewReader("220 "+greeting+"\r\n"), secure)}, nil
+}
+
+// tlsName is the host of a remote's name.
+func tlsName(remote string) string {
+	host, _, _ := strings.Cut(strings.Trim(remote, "[]"), " ")
+	return host
+}
+
+// offersTLS says EHLO and looks for STARTTLS.
+func (c *sendConn) offersTLS(w io.Writer, text *textproto.Reader) (bool, error) {
+	if _, err := fmt.Fprintf(w, "EHLO %s\r\n", asciiHost(c.sender.Hostname())); err != nil {
+		return false, err
+	}
+	_, reply, err := text.ReadResponse(250)
+	var refused *textproto.Error
+	if errors.As(err, &refused) && (refused.Code == 500 || refused.Code == 502) { // it knows HELO alone
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	for line := range strings.Lines(reply) {
+		word, _, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if strings.EqualFold(word, "STARTTLS") {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// replayed is a connection of which something that was read is read once more.
+type replayed struct {
+	net.Conn
+	r io.Reader
+}
+
+// Read is io.Reader.
+func (r *replayed) Read(p []byte) (int, error) { return r.r.Read(p) }
+
+// login logs in to a relay.
+func (c *sendConn) login(relay *Relay) error {
+	_, mechanisms := c.client.Extension("AUTH")
+	var auth sasl.Client = sasl.NewPlainClient("", relay.User, relay.Password)
+	if words := strings.Fields(strings.ToUpper(mechanisms)); !contains(words, sasl.Plain) && contains(words, sasl.Login) {
+		auth = sasl.NewLoginClient(relay.User, relay.Password)
+	}
+	err := c.client.Auth(auth)
+	var reply *smtp.SMTPError
+	if errors.As(err, &reply) && reply.Code >= 500 {
+		return fmt.Errorf("%w (it says: %d %s)", errLogin, reply.Code, reply.Message)
+	}
+	return err
+}
+
+func contains(words []string, word string) bool {
+	for _, w := range words {
+		if w == word {
+			return true
+		}
+	}
+	return false
+}
+
+// sendText is a message as it goes over one connection.
+type sendText struct {
+	message io.ReaderAt
+	size    int64
+	eight   bool // has octets above 127 in its text
+	utf8    bool // SMTPUTF8 is said
+	signed  []byte
+}
+
+// prepare makes a message fit for what the server knows: SMTPUTF8 (RFC 6531 §3.6), 8BITMIME (RFC 6152 §3), REQUIRETLS (RFC
+// 8689 §4.2.1), SIZE (RFC 1870 §6).
+func (c *sendConn) prepare(m *Outgoing) (*sendText, *Outcome) {
+	refuse := func(enhanced, format string, args ...any) (*sendText, *Outcome) {
+		return nil, &Outcome{State: SendFailed, Enhanced: enhanced, Text: fmt.Sprintf(format, args...), Remote: c.remote}
+	}
+	if m.Envelope.RequireTLS {
+		if knows, _ := c.client.Extension("REQUIRETLS"); !knows {
+			return refuse("5.7.30", "It cannot promise to pass the message on under TLS alone, which the sender demands")
+		}
+	}
+	if limit, ok := c.client.MaxMessageSize(); ok && limit > 0 && m.Size > int64(limit) {
+		return refuse("5.3.4", "It takes messages of %d octets at most, and this one has %d", limit, m.Size)
+	}
+	kind, err := scanText(m)
+	if err != nil {
+		return nil, &Outcome{Enhanced: "4.3.0", Text: "The message cannot be read from the disk at the moment"}
+	}
+	t := &sendText{message: m.Message, size: m.Size, eight: kind.eight}
+	if kind.header || !asciiEnvelope(m) { // RFC 6531 §3.6
+		if t.utf8, _ = c.client.Extension("SMTPUTF8"); !t.utf8 {
+			return refuse("5.6.7", "It does not know addresses or header fields that are not ASCII (SMTPUTF8)")
+		}
+	}
+	if eight, _ := c.client.Extension("8BITMIME"); kind.eight && !eight && !t.utf8 {
+		low, err := downgrade(m.Message, m.Size)
+		if err != nil {
+			return refuse("5.6.3", "It takes ASCII only, and the message cannot be converted: %s", err)
+		}
+		t.message, t.size, t.eight = bytes.NewReader(low), int64(len(low)), false
+	}
+	if err := c.sign(m, t); err != nil {
+		return nil, &Outcome{Enhanced: "4.3.0", Text: "The message cannot be signed at the moment"}
+	}
+	return t, nil
+}
+
+// sign makes the DKIM signatures, over the text as it is sent.
+func (c *sendConn) sign(m *Outgoing, t *sendText) error {
+	s := c.sender
+	if s.Sign == nil {
+		return nil
+	}
+	domain, err := authorDomain(t.message, t.size)
+	if err != nil || domain == "" {
+		return err
+	}
+	var fields bytes.Buffer
+	if _, err := s.Sign(&fields, domain, io.NewSectionReader(t.message, 0, t.size)); err != nil {
+		if s.Log != nil {
+			s.Log.Error("a message cannot be signed", "domain", domain, "error", err)
+		}
+		return err
+	}
+	t.signed = fields.Bytes()
+	return nil
+}
+
+// authorHeaderLimit is how far into a message its author is looked for, in octets.
+const authorHeaderLimit = 256 << 10
+
+// authorDomain gives the domain of a message's From field, which is who signs for it; "" where it has none that can be read.
+func authorDomain(message io.ReaderAt, size int64) (string, error) {
+	raw, err := readHeader(bufio.NewReader(io.NewSectionReader(message, 0, size)), authorHeaderLimit)
+	if err != nil && !errors.Is(err, errHeaderTooLong) {
+		return "", err
+	}
+	list, ok := fromAddresses(splitHeader(raw))
+	if !ok {
+		return "", nil
+	}
+	return normalDomain(list[0].Domain), nil
+}
+
+// mail begins a transaction.
+func (c *sendConn) mail(m *Outgoing, t *sendText) error {
+	c.inData = false
+	from := m.Envelope.From
+	if c.relay != nil && c.relay.From != "" && from != "" {
+		from = c.relay.From
+	}
+	opts := &smtp.MailOptions{Size: t.size + int64(len(t.signed)), UTF8: t.utf8, RequireTLS: m.Envelope.RequireTLS,
+		Return: smtp.DSNReturn(m.Envelope.Return), EnvelopeID: m.Envelope.EnvelopeID}
+	return c.client.Mail(wireAddress(from, t.utf8), opts)
+}
+
+// rcpt names a recipient. The original one goes along, so that a report names whom the sender knows (RFC 3461 §5.2.1).
+func (c *sendConn) rcpt(to *Recipient, t *sendText) error {
+	opts := &smtp.RcptOptions{Notify: to.Notify.words()}
+	if kind, address, ok := strings.Cut(to.Original, ";"); ok {
+		switch {
+		case strings.EqualFold(kind, "rfc822") && isASCII([]byte(address)):
+			opts.OriginalRecipientType, opts.OriginalRecipient = smtp.DSNAddressTypeRFC822, address
+		case strings.EqualFold(kind, "utf-8"):
+			opts.OriginalRecipientType, opts.OriginalRecipient = smtp.DSNAddressTypeUTF8, address
+		}
+	}
+	return c.client.Rcpt(wireAddress(to.Address, t.utf8), opts)
+}
+
+// words gives a set as RCPT has it.
+func (n NotifySet) words() []smtp.DSNNotify {
+	var words []smtp.DSNNotify
+	for _, w := range [...]struct {
+		set  NotifySet
+		word smtp.DSNNotify
+	}{{NotifyNever, smtp.DSNNotifyNever}, {NotifySuccess, smtp.DSNNotifySuccess}, {NotifyFailure, smtp.DSNNotifyFailure}, {NotifyDelay, smtp.DSNNotifyDelayed}} {
+		if n&w.set != 0 {
+			words = append(words, w.word)
+		}
+	}
+	return words
+}
+
+// wireAddress gives an address as MAIL and RCPT have it: its domain as xn-- unless SMTPUTF8 is said.
+func wireAddress(address string, utf8 bool) string {
+	local, domain, ok := cutLast(address, '@')
+	if !ok || utf8 || strings.HasPrefix(domain, "[") {
+		return address
+	}
+	if ascii, err := asciiName(domain); err == nil {
+		domain = ascii
+	}
+	return local + "@" + domain
+}
+
+// data sends the text and gives the reply to it.
+func (c *sendConn) data(t *sendText) (reply string, err error) {
+	w, err := c.client.Data()
+	if err != nil {
+		return "", err
+	}
+	c.inData = true
+	if _, err = w.Write(t.signed); err == nil {
+		_, err = io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{io.NewSectionReader(t.message, 0, t.size)}, make([]byte, writeChunk))
+	}
+	if err != nil { // the connection is closed without the dot: nobody takes half a message
+		return "", err
+	}
+	response, err := w.CloseWithResponse()
+	if err != nil {
+		return "", err
+	}
+	return response.StatusText, nil
+}
+
+// reset ends a transaction that did not come to its end.
+func (c *sendConn) reset() bool { return c.client.Reset() == nil }
+
+// quit ends the session politely, without waiting long.
+func (c *sendConn) quit() {
+	c.client.CommandTimeout = time.Second
+	if c.client.Quit() != nil {
+		c.close()
+	}
+}
+
+func (c *sendConn) close() { _ = c.raw.Close() }

@@ -1,0 +1,299 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/sha512"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// When a connection must have TLS with a certificate that is right: MTA-STS (RFC 8461), DANE (RFC 7672), a message that
+// demands it (RFC 8689), and every relay that we log in to.
+
+const (
+	stsFetch    = 30 * time.Second
+	stsMaxSize  = 64 << 10         // octets of a policy (RFC 8461 §3.2)
+	stsMaxAge   = 31_557_600       // seconds (RFC 8461 §3.2)
+	stsRecheck  = time.Hour        // how often the DNS is asked for the id of a policy that is known
+	stsNegative = 10 * time.Minute // how long "there is none" is believed
+	stsKept     = 1000             // policies in memory
+)
+
+// demandFor gives the TLS that a connection must have; nil: any, or none.
+func (s *Sender) demandFor(ctx context.Context, r *route, host string, port uint16) (*tls.Config, *Outcome) {
+	config := &tls.Config{ServerName: host, RootCAs: s.Roots, MinVersion: tls.VersionTLS12, Time: s.now}
+	if r.relay != nil {
+		return config, nil
+	}
+	if r.secure {
+		dane, why := s.dane(ctx, host, port)
+		if dane != nil || why != nil { // RFC 7672 §2.2: it stands above MTA-STS
+			return dane, why
+		}
+	}
+	if r.verified || r.policy != nil && r.policy.enforce {
+		return config, nil
+	}
+	return nil, nil
+}
+
+// dane gives the configuration that a host's TLSA records demand, nil where there are none.
+func (s *Sender) dane(ctx context.Context, host string, port uint16) (*tls.Config, *Outcome) {
+	records, authentic, err := s.Resolver.TLSA(ctx, host, int(port))
+	if err != nil && !isNotFound(err) { // RFC 7672 §2.1.2: not to know is not to be free
+		return nil, &Outcome{Enhanced: "4.7.5", Text: "The DNS does not tell which certificate " + host + " has (DANE)", Remote: host, Unreachable: true}
+	}
+	if err != nil || !authentic || len(records) == 0 {
+		return nil, nil
+	}
+	var usable []*dns.TLSA
+	for _, t := range records { // RFC 7672 §3.1.3: the usages for the web are not usable
+		if (t.Usage == 2 || t.Usage == 3) && t.Selector <= 1 && t.MatchingType <= 2 {
+			usable = append(usable, t)
+		}
+	}
+	config := &tls.Config{ServerName: host, InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}
+	if len(usable) > 0 { // RFC 7672 §2.2: with none that is usable, TLS is a must and the certificate is not looked at
+		config.VerifyConnection = func(state tls.ConnectionState) error { return s.matchDANE(usable, host, state.PeerCertificates) }
+	}
+	return config, nil
+}
+
+var errDANE = errors.New("its certificate is not the one that the DNS tells (DANE)")
+
+// matchDANE checks the certificates that a server showed (RFC 7671 §5, RFC 7672 §3.2).
+func (s *Sender) matchDANE(records []*dns.TLSA, host string, chain []*x509.Certificate) error {
+	for _, t := range records {
+		for i, cert := range chain {
+			if !tlsaMatches(t, cert) {
+				continue
+			}
+			if t.Usage == 3 && i == 0 { // the server's own: neither its name nor its time counts
+				return nil
+			}
+			if t.Usage == 2 && s.verifyBelow(cert, host, chain) == nil {
+				return nil
+			}
+		}
+	}
+	return errDANE
+}
+
+// verifyBelow checks that the server's certificate comes from an authority that the DNS names.
+func (s *Sender) verifyBelow(authority *x509.Certificate, host string, chain []*x509.Certificate) error {
+	roots, between := x509.NewCertPool(), x509.NewCertPool()
+	roots.AddCert(authority)
+	for _, c := range chain[1:] {
+		between.AddCert(c)
+	}
+	_, err := chain[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, DNSName: host, CurrentTime: s.now()})
+	return err
+}
+
+// tlsaMatches compares a certificate with a TLSA record (RFC 6698 §2.1).
+func tlsaMatches(t *dns.TLSA, cert *x509.Certificate) bool {
+	data := cert.Raw
+	if t.Selector == 1 {
+		data = cert.RawSubjectPublicKeyInfo
+	}
+	switch t.MatchingType {
+	case 1:
+		sum := sha256.Sum256(data)
+		data = sum[:]
+	case 2:
+		sum := sha512.Sum512(data)
+		data = sum[:]
+	}
+	return strings.EqualFold(fmt.Sprintf("%x", data), t.Certificate)
+}
+
+// stsPolicy is what a domain demands of those who send to it.
+type stsPolicy struct {
+	enforce bool
+	mx      []string
+}
+
+// forbids says whether a host may not be used. A nil policy forbids none.
+func (p *stsPolicy) forbids(host string) bool {
+	if p == nil || !p.enforce {
+		return false
+	}
+	for _, pattern := range p.mx {
+		if suffix, wild := strings.CutPrefix(pattern, "*."); wild { // RFC 8461 §4.1: one label
+			if _, rest, ok := strings.Cut(host, "."); ok && strings.EqualFold(rest, suffix) {
+				return false
+			}
+		} else if strings.EqualFold(pattern, host) {
+			return false
+		}
+	}
+	return true
+}
+
+// policyCache keeps policies: they hold for their max_age, even where they cannot be had any more (RFC 8461 §5.1).
+type policyCache struct {
+	mu       sync.Mutex
+	policies map[string]*cachedPolicy
+}
+
+type cachedPolicy struct {
+	policy  *stsPolicy // nil: there is none
+	id      string
+	expires time.Time
+	recheck time.Time
+}
+
+// policyFor gives the policy of a domain, nil where it has none that is known.
+func (s *Sender) policyFor(ctx context.Context, domain string) *stsPolicy {
+	now := s.now()
+	s.policies.mu.Lock()
+	known := s.policies.policies[domain]
+	s.policies.mu.Unlock()
+	if known != nil && now.Before(known.recheck) && now.Before(known.expires) {
+		return known.policy
+	}
+	if known != nil && !now.Before(known.expires) {
+		known = nil
+	}
+	fresh := s.lookUpPolicy(ctx, domain, known, now)
+	s.policies.mu.Lock()
+	defer s.policies.mu.Unlock()
+	if s.policies.policies == nil || len(s.policies.policies) >= stsKept {
+		s.policies.policies = map[string]*cachedPolicy{}
+	}
+	s.policies.policies[domain] = fresh
+	return fresh.policy
+}
+
+// lookUpPolicy asks the DNS for a policy's id, and the domain's web server for the policy where it is a new one.
+func (s *Sender) lookUpPolicy(ctx context.Context, domain string, known *cachedPolicy, now time.Time) *cachedPolicy {
+	keep := func() *cachedPolicy {
+		if known == nil {
+			return &cachedPolicy{expires: now.Add(stsNegative), recheck: now.Add(stsNegative)}
+		}
+		again := *known
+		again.recheck = now.Add(stsRecheck)
+		return &again
+	}
+	texts, err := s.Resolver.TXT(ctx, "_mta-sts."+domain)
+	if err != nil {
+		return keep()
+	}
+	id := stsID(texts)
+	if id == "" || known != nil && known.id == id {
+		return keep()
+	}
+	fetch := s.Fetch
+	if fetch == nil {
+		fetch = s.fetchPolicy
+	}
+	ascii, err := asciiName(domain)
+	if err != nil {
+		return keep()
+	}
+	text, err := fetch(ctx, "mta-sts."+ascii, "https://mta-sts."+ascii+"/.well-known/mta-sts.txt")
+	if err != nil {
+		s.log().Info("no MTA-STS policy", "domain", domain, "reason", err.Error())
+		return keep()
+	}
+	policy, age, err := parsePolicy(text)
+	if err != nil {
+		s.log().Info("no MTA-STS policy", "domain", domain, "reason", err.Error())
+		return keep()
+	}
+	return &cachedPolicy{policy: policy, id: id, expires: now.Add(age), recheck: now.Add(stsRecheck)}
+}
+
+// stsID gives the id of the one record that there may be (RFC 8461 §3.1).
+func stsID(texts []string) string {
+	id, records := "", 0
+	for _, t := range texts {
+		fields := strings.Split(t, ";")
+		if strings.TrimSpace(fields[0]) != "v=STSv1" {
+			continue
+		}
+		records++
+		for _, f := range fields[1:] {
+			if v, ok := strings.CutPrefix(strings.TrimSpace(f), "id="); ok {
+				id = v
+			}
+		}
+	}
+	if records != 1 {
+		return ""
+	}
+	return id
+}
+
+// fetchPolicy gets a policy by HTTPS; redirects are not followed (RFC 8461 §3.3).
+func (s *Sender) fetchPolicy(ctx context.Context, host, url string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, stsFetch)
+	defer cancel()
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: s.Dial,
+		TLSClientConfig: &tls.Config{ServerName: host, RootCAs: s.Roots, MinVersion: tls.VersionTLS12, Time: s.now}}
+	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := client.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("the web server answers %s", answer.Status)
+	}
+	return io.ReadAll(io.LimitReader(answer.Body, stsMaxSize))
+}
+
+// parsePolicy reads a policy (RFC 8461 §3.2).
+func parsePolicy(text []byte) (policy *stsPolicy, age time.Duration, err error) {
+	policy = &stsPolicy{}
+	version, mode := "", ""
+	for lines := bufio.NewScanner(bytes.NewReader(text)); lines.Scan(); {
+		key, value, ok := strings.Cut(lines.Text(), ":")
+		if value = strings.TrimSpace(value); !ok {
+			continue
+		}
+		switch strings.TrimSpace(key) {
+		case "version":
+			version = value
+		case "mode":
+			mode = value
+		case "mx":
+			policy.mx = append(policy.mx, value)
+		case "max_age":
+			n, err := strconv.ParseInt(value, 10, 64)
+			if err != nil || n < 0 {
+				return nil, 0, fmt.Errorf("its max_age is %q", clip(value, 40))
+			}
+			age = time.Duration(min(n, stsMaxAge)) * time.Second
+		}
+	}
+	switch {
+	case version != "STSv1":
+		return nil, 0, fmt.Errorf("its version is %q", clip(version, 40))
+	case mode == "none":
+		return &stsPolicy{}, age, nil
+	case mode != "enforce" && mode != "testing":
+		return nil, 0, fmt.Errorf("its mode is %q", clip(mode, 40))
+	case len(policy.mx) == 0:
+		return nil, 0, errors.New("it names no server")
+	}
+	policy.enforce = mode == "enforce"
+	return policy, age, nil
+}
