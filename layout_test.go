@@ -45,6 +45,7 @@ const layout = `
 	tls: address maildir
 	conn (throttle inflate): accounts
 	sasl: accounts conn
+	dkim: resolver mailbox.plainName maildir address.ErrBadAddress
 	send: resolver envelope address naming message mailbox.cutLast conn.writeChunk conn.clip
 	queue: send envelope mailbox maildir conn.clip message
 
