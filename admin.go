@@ -3,9 +3,10 @@ package main
 import (
 	"fmt"
 	"log/slog"
+	"strings"
 )
 
-// order is a change or a question about the accounts, as it goes from a
+// order is a change or a question about the accounts or the queue, as it goes from a
 // command to whoever owns the data folder.
 type order struct {
 	Do       string   `json:"do"` // "user add" …, the words of the command
@@ -14,6 +15,7 @@ type order struct {
 	Password string   `json:"password,omitempty"` // "": generate one
 	To       []string `json:"to,omitempty"`       // of an alias
 
+	ID    string      `json:"id,omitempty"` // of a message that waits; "": all
 	Quota QuotaChange `json:"quota,omitzero"`
 }
 
@@ -25,6 +27,10 @@ type answer struct {
 	Path     string  `json:"path,omitempty"`     // where removed mail lies now
 	Users    []User  `json:"users,omitempty"`
 	Aliases  []Alias `json:"aliases,omitempty"`
+	Header   string  `json:"header,omitempty"` // of a message that waits
+	Count    int     `json:"count,omitempty"`  // messages that were changed
+
+	Queue []QueueEntry `json:"queue,omitempty"` // the oldest first
 
 	Used  Quota `json:"used,omitzero"`  // what a maildrop holds
 	Limit Quota `json:"limit,omitzero"` // what it may hold
@@ -35,6 +41,7 @@ type answer struct {
 type admin struct {
 	accounts *Accounts
 	store    *Store
+	queue    func() (*Queue, error) // opens it, if it is not open
 	log      *slog.Logger
 }
 
@@ -74,6 +81,11 @@ func (ad *admin) perform(o order) (answer, error) {
 		return answer{Address: o.Address}, ad.accounts.RemoveAlias(o.Address)
 	case "alias list":
 		return answer{Aliases: ad.accounts.Aliases()}, nil
+	}
+	if verb, ok := strings.CutPrefix(o.Do, "queue "); ok {
+		if a, known, err := ad.onQueue(verb, o.ID); known {
+			return a, err
+		}
 	}
 	return answer{}, fmt.Errorf("the appliance that runs does not know %q; it may be older than this one: restart it", o.Do)
 }

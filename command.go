@@ -25,6 +25,7 @@ type options struct {
 	passwordStdin bool
 	name          string
 	messages      string
+	all           bool
 	run           runOptions
 }
 
@@ -46,6 +47,7 @@ type call struct {
 	data           dataDir
 	stdin          io.Reader
 	stdout, stderr io.Writer
+	adjust         func(*Sender) // changes how mail goes out; nil: nothing
 }
 
 // usageError is a mistake on the command line.
@@ -55,7 +57,7 @@ func (e *usageError) Error() string { return e.text }
 
 // commands lists all commands in the order of the help text.
 func commands() []command {
-	return slices.Concat(runCommands(), userCommands(), aliasCommands(), caCommands(), versionCommands())
+	return slices.Concat(runCommands(), userCommands(), aliasCommands(), queueCommands(), caCommands(), versionCommands())
 }
 
 // run does what the arguments (without the program's name) say and gives the

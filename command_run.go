@@ -124,6 +124,27 @@ func (h *house) close() {
 	}
 }
 
+// openOutbound opens the queue, and all that sends what is in it.
+func (h *house) openOutbound(adjust func(*Sender)) (*Outbound, error) {
+	signer := &DKIMSigner{Dir: h.data.dkim(), IsLocal: h.accounts.IsLocalDomain}
+	sender := &Sender{Resolver: &Resolver{}, Hostname: func() string { return h.hostname }, Sign: signer.Sign, Log: h.log}
+	if adjust != nil {
+		adjust(sender)
+	}
+	return OpenOutbound(OutboundConfig{
+		QueueDir: h.data.queue(), Accounts: h.accounts, Store: h.store, Sender: sender,
+		Hostname: h.hostname, PerHour: h.sendsPerHour(), Log: h.log,
+	})
+}
+
+// sendsPerHour is to how many addresses elsewhere one person may write within an hour.
+func (h *house) sendsPerHour() int {
+	if h.settings.SendsPerHour == 0 {
+		return defaultSendsPerHour
+	}
+	return int(h.settings.SendsPerHour)
+}
+
 // maxSize is the size of a message in bytes that is taken; 0 is the default.
 func (h *house) maxSize() int64 { return h.settings.MaxMessageMB << 20 }
 
@@ -164,9 +185,14 @@ func (c *call) serve(ctx context.Context, h *house) error {
 	if err != nil {
 		return err
 	}
+	out, err := h.openOutbound(c.adjust)
+	if err != nil {
+		return err
+	}
 	p := &Protocols{
 		Accounts: h.accounts, Store: h.store, TLS: certs.Config(), Hostname: h.hostname,
 		Listen: c.opt.run.listen, Offset: c.opt.run.offset, MaxSize: h.maxSize(), Log: h.log,
+		Queue: out.Queue, Flood: out.Flood,
 	}
 	ports, shifted, err := p.Open()
 	if err != nil {
@@ -177,12 +203,27 @@ func (c *call) serve(ctx context.Context, h *house) error {
 	if err := c.greet(ctx, news); err != nil {
 		return err
 	}
-	control, err := openControl(h.data.control(), &admin{accounts: h.accounts, store: h.store, log: h.log})
+	defer inBackground(out.Run)() // ends when the sessions have
+	control, err := openControl(h.data.control(), &admin{accounts: h.accounts, store: h.store, queue: out.openedQueue, log: h.log})
 	if err != nil {
 		return err
 	}
 	defer control.close()
 	return p.Serve(ctx)
+}
+
+// inBackground runs f until the function that it gives is called, which waits for its end.
+func inBackground(f func(ctx context.Context)) (end func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f(ctx)
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
 }
 
 // customData says whether commands need --data to find the folder.

@@ -53,7 +53,14 @@ func (c *call) order(ctx context.Context, o order) (answer, error) {
 		if err != nil {
 			return nil, nil, err
 		}
-		return &admin{accounts: h.accounts, store: h.store, log: h.log}, h.close, nil
+		queue := func() (*Queue, error) {
+			out, err := h.openOutbound(nil)
+			if err != nil {
+				return nil, err
+			}
+			return out.Queue, nil
+		}
+		return &admin{accounts: h.accounts, store: h.store, queue: queue, log: h.log}, h.close, nil
 	})
 	if err == nil && a.Error != "" {
 		err = errors.New(a.Error)

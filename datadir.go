@@ -24,6 +24,8 @@ func (d dataDir) index() string    { return d.in("index") }
 func (d dataDir) tls() string      { return d.in("tls") }
 func (d dataDir) lock() string     { return d.in("lock") }
 func (d dataDir) control() string  { return d.in("control.json") }
+func (d dataDir) queue() string    { return d.in("queue") }
+func (d dataDir) dkim() string     { return d.in("dkim") }
 
 // chooseDataDir gives the data folder as an absolute path: the one asked for,
 // else APPLIANCE_DATA, else the system's place for it.

@@ -7,6 +7,7 @@ import (
 
 // Envelope is what SMTP says of a message besides its text (RFC 5321 §2.3.1), as it is kept for one that waits to be sent.
 type Envelope struct {
+	ID         string      `json:"-"`                 // names it in Received and in the queue; "": the queue chooses
 	From       string      `json:"from"`              // reverse-path without brackets, "" for the null one
 	Account    string      `json:"account,omitempty"` // who has submitted it, "" for the appliance itself
 	Recipients []Recipient `json:"recipients"`
@@ -58,3 +59,6 @@ func (e *Envelope) Domains() []string {
 	}
 	return domains
 }
+
+// returnPath is the field that tells the reverse-path (RFC 5321 §4.4).
+func returnPath(from string) string { return "Return-Path: <" + from + ">\r\n" }

@@ -68,6 +68,11 @@ type Protocols struct {
 	Log      *slog.Logger
 	Now      func() time.Time // nil: time.Now; for throttling and trace fields
 
+	// Queue takes mail of the people here for other domains. Nil: it is refused.
+	Queue *Queue
+	// Flood says how much of it one person may send. Nil: as much as they like.
+	Flood *FloodLimit
+
 	// Judge is asked for a verdict about each message that is complete, before it
 	// is delivered. Nil takes all.
 	Judge func(ctx context.Context, m *ReceivedMail) (Verdict, error)

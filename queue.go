@@ -65,8 +65,8 @@ type Queue struct {
 	dests   map[string]*queueDest
 	ready   destHeap // destinations with something to do and room to do it
 	running int
-	suspect int // of running, to destinations that have failed
-	closed  bool
+	suspect int           // of running, to destinations that have failed
+	started bool          // Run was called
 	wake    chan struct{} // has a token when the plan has changed
 	work    sync.WaitGroup
 }
@@ -112,7 +112,9 @@ func (q *Queue) Submit(in *Incoming, env *Envelope) (id string, err error) {
 	if full {
 		return "", ErrQueueFull
 	}
-	id = strings.ToLower(rand.Text()[:16])
+	if id = env.ID; id == "" {
+		id = newQueueID()
+	}
 	record := queueRecord{Envelope: *env, Queued: q.cfg.Now().UTC(), Size: in.Size(), States: make([]recipientState, len(env.Recipients))}
 	if err := q.files.create(id, &record, in); err != nil {
 		return "", diskError(fmt.Errorf("queueing a message: %w", err))
@@ -124,6 +126,9 @@ func (q *Queue) Submit(in *Incoming, env *Envelope) (id string, err error) {
 	q.nudge()
 	return id, nil
 }
+
+// newQueueID makes a name for a message.
+func newQueueID() string { return strings.ToLower(rand.Text()[:16]) }
 
 // take puts a message into the plan. The lock is held, or nobody knows q yet.
 func (q *Queue) take(item *queueItem) {
@@ -207,28 +212,43 @@ func (q *Queue) Open(id string) (QueueMessage, error) {
 	return q.files.open(id)
 }
 
-// Retry tries a message now, whatever was planned; "" means all: ErrNotQueued.
+// Retry tries a message now, whatever was planned; "" means all: ErrNotQueued. Before Run it is noted on disk for whoever
+// runs the queue next.
 func (q *Queue) Retry(id string) error {
+	items, started, err := q.hasten(id)
+	if err != nil {
+		return err
+	}
+	if !started {
+		for _, item := range items {
+			q.store(item)
+		}
+	}
+	q.nudge()
+	return nil
+}
+
+// hasten plans a message, or all, for now.
+func (q *Queue) hasten(id string) (items []*queueItem, started bool, err error) {
 	q.mu.Lock()
-	defer q.nudge()
 	defer q.mu.Unlock()
-	items := []*queueItem{q.items[id]}
+	items = []*queueItem{q.items[id]}
 	if id == "" {
 		items = slices.Collect(maps.Values(q.items))
 	} else if items[0] == nil {
-		return ErrNotQueued
+		return nil, false, ErrNotQueued
 	}
 	now := q.cfg.Now()
 	for _, item := range items {
 		for i := range item.States {
 			if item.States[i].State == SendWaiting {
 				item.States[i].Next = now
-				q.open(q.cfg.Destination(item.Envelope.From, item.Envelope.Recipients[i].Domain()))
+				q.open(q.destination(item, i))
 			}
 		}
 		q.plan(item)
 	}
-	return nil
+	return items, q.started, nil
 }
 
 // Cancel takes a message out; what is being sent at the moment may still arrive: ErrNotQueued.

@@ -4,11 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
-	"mime"
 	"mime/multipart"
 	"net/textproto"
 	"strconv"
@@ -33,6 +31,8 @@ const (
 	actionFailed  reportAction = "failed"
 	actionDelayed reportAction = "delayed"
 	actionRelayed reportAction = "relayed"
+
+	actionDelivered reportAction = "delivered" // into a mailbox here
 )
 
 // kind is what a sender has to want for being told.
@@ -61,7 +61,7 @@ func (q *Queue) report(ctx context.Context, item *queueItem, news []reportedReci
 	if item.Envelope.From == "" {
 		return
 	}
-	for _, action := range [...]reportAction{actionFailed, actionDelayed, actionRelayed} {
+	for _, action := range [...]reportAction{actionFailed, actionDelayed, actionRelayed, actionDelivered} {
 		var about []reportedRecipient
 		for _, r := range news {
 			if r.action == action && item.Envelope.Recipients[r.index].Notify.Wants(action.kind()) {
@@ -82,10 +82,13 @@ func (q *Queue) report(ctx context.Context, item *queueItem, news []reportedReci
 	}
 }
 
-// untold lets recipients wait whose failure could not be told.
+// untold lets recipients wait whose failure could not be told, but not for ever: a mailbox may stay full.
 func (q *Queue) untold(item *queueItem, about []reportedRecipient, now time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if now.Sub(item.Queued) >= 2*queueLifetime {
+		return
+	}
 	for _, r := range about {
 		if st := &item.States[r.index]; st.State == SendFailed {
 			st.State, st.Next = SendWaiting, now.Add(queueGaps[2])
@@ -162,25 +165,13 @@ func subjectOf(header []byte) string {
 
 // head writes the report's own header.
 func (r *reportWriter) head(out *bytes.Buffer, subject string) {
-	host := r.q.cfg.Hostname()
-	title := map[reportAction]string{actionFailed: "Not delivered", actionDelayed: "Still waiting", actionRelayed: "Passed on"}[r.action()]
+	title := map[reportAction]string{actionFailed: "Not delivered", actionDelayed: "Still waiting", actionRelayed: "Passed on", actionDelivered: "Delivered"}[r.action()]
 	if subject != "" {
 		title += ": " + subject
 	}
-	if !r.global || !isASCII([]byte(title)) {
-		title = mime.QEncoding.Encode("utf-8", title)
-	}
-	fmt.Fprintf(out, "From: Mail server <postmaster@%s>\r\n", host)
-	fmt.Fprintf(out, "To: <%s>\r\n", r.item.Envelope.From)
-	fmt.Fprintf(out, "Subject: %s\r\n", title)
-	fmt.Fprintf(out, "Date: %s\r\n", r.now.Format(mailDate))
-	fmt.Fprintf(out, "Message-ID: <%s@%s>\r\n", strings.ToLower(rand.Text()), host)
-	fmt.Fprintf(out, "Auto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n") // RFC 3834 §5
+	noticeHeader(out, r.q.cfg.Hostname(), r.item.Envelope.From, title, "auto-replied", r.now)
 	fmt.Fprintf(out, "Content-Type: multipart/report; report-type=delivery-status;\r\n\tboundary=%q\r\n\r\n", r.parts.Boundary())
 }
-
-// mailDate is the form of dates in header fields (RFC 5322 §3.3).
-const mailDate = "Mon, 2 Jan 2006 15:04:05 -0700"
 
 // part begins a part.
 func (r *reportWriter) part(kind, encoding string) (io.Writer, error) {
@@ -207,6 +198,8 @@ func (r *reportWriter) words() error {
 		fmt.Fprintf(&b, "Your message of %s still waits. You need not do anything: the server tries\nagain, for %d days in all. It waits for:\n", sent, int(queueLifetime/(24*time.Hour)))
 	case actionRelayed:
 		fmt.Fprintf(&b, "Your message of %s was passed on to a server that tells no more about:\n", sent)
+	case actionDelivered:
+		fmt.Fprintf(&b, "Your message of %s was delivered to:\n", sent)
 	}
 	for _, a := range r.about {
 		fmt.Fprintf(&b, "\n  %s\n", r.item.Envelope.Recipients[a.index].Address)
@@ -299,7 +292,7 @@ func (a *reportedRecipient) status() string {
 	switch a.action {
 	case actionDelayed:
 		class, fallback = "4", "4.4.0"
-	case actionRelayed:
+	case actionRelayed, actionDelivered:
 		class, fallback = "2", "2.0.0"
 	}
 	code := a.state.Enhanced

@@ -146,6 +146,9 @@ func (q *Queue) offer(d *queueDest) {
 // Run tries what waits until ctx ends; then it ends the tries and returns.
 func (q *Queue) Run(ctx context.Context) {
 	defer q.work.Wait()
+	q.mu.Lock()
+	q.started = true
+	q.mu.Unlock()
 	sweep := q.cfg.Now().Add(queueSweep)
 	for ctx.Err() == nil {
 		now := q.cfg.Now()
@@ -192,6 +195,8 @@ func (q *Queue) start(ctx context.Context, now time.Time) time.Time {
 		job := heap.Pop(&d.jobs).(queueJob)
 		if rcpts := q.waiting(job, d.name); rcpts != nil {
 			q.begin(ctx, d, job.item, rcpts)
+		} else {
+			q.move(job.item, d.name)
 		}
 		q.offer(d)
 	}
@@ -216,6 +221,14 @@ func (q *Queue) waiting(job queueJob, dest string) []int {
 		return nil
 	}
 	return rcpts
+}
+
+// move enters a message anew of which nothing waits for a destination any more: a relay was set or removed meanwhile, or a
+// domain has come here, and its recipients belong elsewhere now. The lock is held.
+func (q *Queue) move(item *queueItem, dest string) {
+	if _, still := q.dueTimes(item)[dest]; !still && !item.removed {
+		q.plan(item)
+	}
 }
 
 // begin runs a try in a goroutine of its own. The lock is held.
@@ -321,7 +334,7 @@ func (q *Queue) note(item *queueItem, i int, o *Outcome, now time.Time, stopped 
 	case SendSent:
 		log.Info("sent")
 		if !o.Reported && to.Notify.Wants(NotifySuccess) {
-			return []reportedRecipient{{index: i, action: actionRelayed, state: *st}}
+			return []reportedRecipient{{index: i, action: o.successAction(), state: *st}}
 		}
 	case SendFailed:
 		log.Warn("bounced")
@@ -332,6 +345,14 @@ func (q *Queue) note(item *queueItem, i int, o *Outcome, now time.Time, stopped 
 		log.Info("deferred", "next", st.Next)
 	}
 	return nil
+}
+
+// successAction is what a report of success says was done.
+func (o *Outcome) successAction() reportAction {
+	if o.Delivered {
+		return actionDelivered
+	}
+	return actionRelayed
 }
 
 // jitter spreads tries by a tenth, so that what failed together is not tried together for ever.

@@ -61,6 +61,7 @@ type Outcome struct {
 	Text        string // the remote's words, or ours in plain ones
 	Remote      string // "mx.example.org [192.0.2.1]", "" where nobody was reached
 	Reported    bool   // the next server owes the report of success (RFC 3461 §4.2)
+	Delivered   bool   // into a mailbox here, the last station
 	Unreachable bool   // nobody at the destination could be talked to: what else waits for it would fail as well
 }
 

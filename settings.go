@@ -13,10 +13,16 @@ type Settings struct {
 	Hostname     string `toml:"hostname"`       // in greetings and certificates; "": found out
 	Domain       string `toml:"domain"`         // of bare names; "": the owner's, or the host name
 	MaxMessageMB int64  `toml:"max_message_mb"` // MiB, 1 to 1024; 0: 50
+	SendsPerHour int64  `toml:"sends_per_hour"` // addresses elsewhere that one person may write to, 1 to 100000; 0: 200
 }
 
 // The largest message that may be allowed, in MiB.
 const maxMessageLimit = 1024
+
+const (
+	defaultSendsPerHour = 200
+	maxSendsPerHour     = 100_000
+)
 
 // readSettings reads DATA/settings.toml. An error names the line and the
 // field.
@@ -54,6 +60,9 @@ func (s *Settings) check() (key string, err error) {
 	}
 	if s.MaxMessageMB < 0 || s.MaxMessageMB > maxMessageLimit {
 		return "max_message_mb", fmt.Errorf("%d is not between 1 and %d", s.MaxMessageMB, maxMessageLimit)
+	}
+	if s.SendsPerHour < 0 || s.SendsPerHour > maxSendsPerHour {
+		return "sends_per_hour", fmt.Errorf("%d is not between 1 and %d", s.SendsPerHour, maxSendsPerHour)
 	}
 	return "", nil
 }

@@ -2,7 +2,8 @@ package main
 
 // SMTP and message submission: RFC 5321 and RFC 6409, with STARTTLS (RFC 3207),
 // AUTH (RFC 4954), PIPELINING (RFC 2920), SIZE (RFC 1870), 8BITMIME (RFC 6152),
-// CHUNKING (RFC 3030), SMTPUTF8 (RFC 6531) and ENHANCEDSTATUSCODES (RFC 2034).
+// CHUNKING (RFC 3030), SMTPUTF8 (RFC 6531) and ENHANCEDSTATUSCODES (RFC 2034);
+// submission also DSN (RFC 3461) and REQUIRETLS (RFC 8689).
 //
 // The protocol is spoken by go-smtp's server; smtp_wire.go lies beneath it, and
 // what is here decides.
@@ -65,6 +66,9 @@ type smtpMail struct {
 	helo     string    // what the client calls itself
 	with     string    // the protocol's name in Received
 	rcpts    []Address // each once, as given
+	env      Envelope  // of the same recipients, for the queue
+	outside  int       // recipients whose mail is not kept here
+	queued   bool      // it goes by the queue
 	accounts []string  // that they reach, each once
 	commands int       // RCPTs that were accepted, repetitions included
 }
@@ -106,12 +110,19 @@ func (s *smtpSession) expired() bool {
 func (s *smtpSession) Reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.p.Flood.GiveBack(s.account, s.mail.outside)
 	s.mail = smtpMail{}
 	s.begun = make(chan struct{})
 }
 
 // Logout ends the session. What it holds is given back by Data.
-func (s *smtpSession) Logout() error { return nil }
+func (s *smtpSession) Logout() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.p.Flood.GiveBack(s.account, s.mail.outside)
+	s.mail.outside = 0
+	return nil
+}
 
 // ready says that a message has its envelope.
 func (s *smtpSession) ready() bool {
@@ -142,7 +153,11 @@ func (s *smtpSession) Mail(from string, opts *smtp.MailOptions) error {
 	case opts.Size > s.p.MaxSize:
 		return s.refuse(552, smtp.EnhancedCode{5, 3, 4}, "A message is %d octets at most", s.p.MaxSize)
 	}
-	mail := smtpMail{given: true, null: from == "", utf8: opts.UTF8, size: opts.Size, helo: s.w.helo(), with: s.with(opts.UTF8)}
+	env, err := s.envelope(opts)
+	if err != nil {
+		return err
+	}
+	mail := smtpMail{given: true, env: env, null: from == "", utf8: opts.UTF8, size: opts.Size, helo: s.w.helo(), with: s.with(opts.UTF8)}
 	if mail.null {
 		s.mail = mail
 		return nil
@@ -155,6 +170,7 @@ func (s *smtpSession) Mail(from string, opts *smtp.MailOptions) error {
 		return s.refuse(553, smtp.EnhancedCode{5, 7, 1}, "%s is not an address of %s", addr, s.account)
 	}
 	mail.from = addr
+	mail.env.From = queueAddress(addr)
 	s.mail = mail
 	return nil
 }
@@ -187,8 +203,8 @@ func (s *smtpSession) badAddress(err error, detail int) error {
 	return s.refuse(501, smtp.EnhancedCode{5, 1, detail}, "That is no mail address")
 }
 
-// Rcpt takes a recipient, if its mail is kept here.
-func (s *smtpSession) Rcpt(to string, _ *smtp.RcptOptions) error {
+// Rcpt takes a recipient, if its mail is kept here or may go out.
+func (s *smtpSession) Rcpt(to string, opts *smtp.RcptOptions) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.mail.commands >= smtpMaxRecipients {
@@ -201,7 +217,7 @@ func (s *smtpSession) Rcpt(to string, _ *smtp.RcptOptions) error {
 	accounts, err := s.p.Accounts.Resolve(addr)
 	switch {
 	case errors.Is(err, ErrNotLocal):
-		return s.notLocal(addr)
+		return s.outside(addr, opts)
 	case errors.Is(err, ErrNoUser):
 		return s.refuse(550, smtp.EnhancedCode{5, 1, 1}, "There is no %s here", addr)
 	case err != nil:
@@ -210,7 +226,7 @@ func (s *smtpSession) Rcpt(to string, _ *smtp.RcptOptions) error {
 	if err := s.room(addr, accounts); err != nil {
 		return err
 	}
-	s.mail.add(addr, accounts)
+	s.mail.add(addr, accounts, opts)
 	return nil
 }
 
@@ -226,24 +242,31 @@ func someDomains(domains []string) string {
 // notLocal refuses a recipient on another domain.
 func (s *smtpSession) notLocal(addr Address) error {
 	if s.submission {
-		return s.refuse(550, smtp.EnhancedCode{5, 7, 1}, "%s: this appliance cannot send to other domains yet, only to addresses at %s",
+		return s.refuse(550, smtp.EnhancedCode{5, 7, 1}, "%s: this appliance sends to no other domains, only to addresses at %s",
 			addr, someDomains(s.p.Accounts.Domains()))
 	}
 	return s.refuse(550, smtp.EnhancedCode{5, 7, 1}, "%s: relaying denied, mail for %s is not kept here", addr, addr.Domain)
 }
 
 // add notes a recipient and whom it reaches, each once.
-func (m *smtpMail) add(addr Address, accounts []string) {
+func (m *smtpMail) add(addr Address, accounts []string, opts *smtp.RcptOptions) {
 	m.commands++
-	same := func(other Address) bool { return other.Key() == addr.Key() }
-	if !slices.ContainsFunc(m.rcpts, same) {
+	if !m.has(addr) {
 		m.rcpts = append(m.rcpts, addr)
+		to := recipientOf(addr, opts)
+		m.env.Recipients = append(m.env.Recipients, to)
+		m.queued = m.queued || m.env.Account != "" && to.Notify.Wants(NotifySuccess) // the queue writes the report
 	}
 	for _, a := range accounts {
 		if !slices.Contains(m.accounts, a) {
 			m.accounts = append(m.accounts, a)
 		}
 	}
+}
+
+// has says whether a recipient was given already.
+func (m *smtpMail) has(addr Address) bool {
+	return slices.ContainsFunc(m.rcpts, func(other Address) bool { return other.Key() == addr.Key() })
 }
 
 // Data takes the message, and says 250 only when it is safe on disk.
@@ -253,16 +276,21 @@ func (s *smtpSession) Data(r io.Reader) error {
 	s.mu.Lock()
 	mail := s.mail
 	mail.rcpts, mail.accounts = slices.Clone(mail.rcpts), slices.Clone(mail.accounts)
+	mail.env.Recipients = slices.Clone(mail.env.Recipients)
 	select {
 	case <-s.begun:
 	default:
 		close(s.begun)
 	}
 	s.mu.Unlock()
-	if len(mail.accounts) == 0 {
+	if len(mail.rcpts) == 0 {
 		return smtpReply(554, smtp.EnhancedCode{5, 5, 1}, "There are no recipients")
 	}
-	id, err := s.receive(mail, s.w.message(r))
+	receive, done := s.receive, "Stored"
+	if mail.queued {
+		receive, done = s.enqueue, "Queued"
+	}
+	id, err := receive(mail, s.w.message(r))
 	var reply *smtp.SMTPError
 	switch {
 	case errors.As(err, &reply):
@@ -271,5 +299,5 @@ func (s *smtpSession) Data(r io.Reader) error {
 		return s.failed("receiving a message", err)
 	}
 	s.since = time.Now()
-	return smtpReply(250, smtp.EnhancedCode{2, 0, 0}, "Stored as %s", id)
+	return smtpReply(250, smtp.EnhancedCode{2, 0, 0}, "%s as %s", done, id)
 }

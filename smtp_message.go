@@ -54,24 +54,12 @@ func (s *smtpSession) receive(mail smtpMail, r io.Reader) (id string, err error)
 		return "", fmt.Errorf("opening a maildrop: %w", err)
 	}
 	defer drop.Release()
-	in, err := drop.Receive()
-	if err != nil {
-		return "", fmt.Errorf("starting a message: %w", err)
-	}
-	defer func() { in.Discard() }()
-	id = strings.ToLower(rand.Text()[:16])
-	if err := s.write(in, mail, id, r); err != nil {
-		return "", err
-	}
-	verdict, err := s.judge(mail, id, in)
+	id = newQueueID()
+	in, verdict, err := s.take(mail, id, r, drop.Receive)
 	if err != nil {
 		return "", err
 	}
-	if verdict.Fields != "" {
-		if in, err = s.prepend(drop, in, verdict.Fields); err != nil {
-			return "", err
-		}
-	}
+	defer in.Discard()
 	if mail.accounts, err = s.remaining(mail.accounts); err != nil { // a message can take minutes
 		return "", err
 	}
@@ -92,6 +80,27 @@ func (s *smtpSession) receive(mail smtpMail, r io.Reader) (id string, err error)
 	}
 	s.c.Log.Info("delivered", "id", id, "from", mail.reversePath(), "to", strings.Join(mail.accounts, " "), "size", size)
 	return id, nil
+}
+
+// take writes a message into a file that open makes, and has it judged. On an error nothing is left behind.
+func (s *smtpSession) take(mail smtpMail, id string, r io.Reader, open func() (*Incoming, error)) (in *Incoming, verdict Verdict, err error) {
+	if in, err = open(); err != nil {
+		return nil, verdict, fmt.Errorf("starting a message: %w", err)
+	}
+	taken := false
+	defer func() {
+		if !taken { // also when a judge panics
+			in.Discard()
+		}
+	}()
+	if err = s.write(in, mail, id, r); err != nil {
+		return in, verdict, err
+	}
+	if verdict, err = s.judge(mail, id, in); err == nil && verdict.Fields != "" {
+		in, err = s.prepend(open, in, verdict.Fields)
+	}
+	taken = err == nil
+	return in, verdict, err
 }
 
 // remaining gives those of the accounts that still exist: one that was removed
@@ -144,8 +153,8 @@ func (s *smtpSession) judge(mail smtpMail, id string, in *Incoming) (Verdict, er
 
 // prepend gives a message with further fields in front. On an error in is still
 // the message.
-func (s *smtpSession) prepend(drop *Maildrop, in *Incoming, fields string) (*Incoming, error) {
-	longer, err := drop.Receive()
+func (s *smtpSession) prepend(open func() (*Incoming, error), in *Incoming, fields string) (*Incoming, error) {
+	longer, err := open()
 	if err == nil {
 		_, err = io.WriteString(longer, fields)
 	}
@@ -279,12 +288,14 @@ func (s *smtpSession) complete(out io.Writer, h *headerCopier, author Address) e
 }
 
 // now gives the time as header fields have it (RFC 5322 §3.3).
-func (s *smtpSession) now() string { return s.p.Now().Format("Mon, 2 Jan 2006 15:04:05 -0700") }
+func (s *smtpSession) now() string { return s.p.Now().Format(mailDate) }
 
-// trace gives the fields that tell how the message came here (RFC 5321 §4.4).
+// trace gives the fields that tell how the message came here (RFC 5321 §4.4). Return-Path is the last server's to write.
 func (s *smtpSession) trace(mail smtpMail, id string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Return-Path: <%s>\r\n", mail.reversePath())
+	if !mail.queued {
+		b.WriteString(returnPath(mail.reversePath()))
+	}
 	fmt.Fprintf(&b, "Received: from %s (%s)\r\n", mail.helo, addressTag(s.c.Remote))
 	fmt.Fprintf(&b, "\tby %s with %s id %s", s.p.Hostname, mail.with, id)
 	if len(mail.rcpts) == 1 { // with more it would tell of blind copies

@@ -90,6 +90,7 @@ func (w *smtpWire) run() {
 	srv.MaxLineLength = 0 // lines of DATA are of any length; commands are limited here
 	srv.AllowInsecureAuth = true
 	srv.EnableSMTPUTF8 = true
+	srv.EnableDSN, srv.EnableREQUIRETLS = w.s.sendsOut(), w.s.sendsOut()
 	srv.ErrorLog = smtpLog{w.c.Log}
 	_ = srv.Serve(&oneConnListener{w: w}) // it ends with the listener's error
 	_ = srv.Shutdown(context.Background())
@@ -523,6 +524,9 @@ func (w *smtpWire) edit(line string) {
 	case line == "250-CHUNKING" && w.c.TLS() == nil:
 		w.answer(line)
 		line = "250-STARTTLS"
+	case line == "250-SMTPUTF8" && w.c.TLS() != nil && w.s.sendsOut():
+		w.answer(line)
+		line = "250-REQUIRETLS" // RFC 8689 §2: only under TLS
 	case line == "250 SIZE":
 		line = "250 SIZE " + strconv.FormatInt(w.p.MaxSize, 10)
 	}
@@ -557,6 +561,7 @@ var betterReplies = map[string]string{
 	"504 5.5.4 ORCPT is not implemented":                  "555 5.5.4 DSN is not offered",
 	"504 5.5.4 RET is not implemented":                    "555 5.5.4 DSN is not offered",
 	"504 5.5.4 ENVID is not implemented":                  "555 5.5.4 DSN is not offered",
+	"504 5.5.4 REQUIRETLS is not implemented":             "555 5.5.4 REQUIRETLS is not offered",
 	"454 4.7.0 Invalid base64 data":                       "501 5.5.2 That is not base64",
 	"502 5.5.4 Missing parameter":                         "501 5.5.4 AUTH needs a mechanism",
 	"250 2.0.0 I have successfully done nothing":          "250 2.0.0 Still here",

@@ -26,6 +26,7 @@ import (
 //	@ use NAME           go on with another connection
 //	@ tls                begin TLS on the connection, after STARTTLS
 //	@ quota NAME SIZE    a person's quota, 0K: none
+//	@ queue              mail for other domains is queued; nothing is sent
 //	@ remote ADDRESS     later connections seem to come from there
 //	C: a line            is sent with CRLF; {plain USER PASSWORD} and {base64 TEXT} are encoded
 //	C> "octets"          a Go string that is sent as it is
@@ -159,6 +160,12 @@ func (p *transcript) line(line string) {
 
 func (p *transcript) direct(words []string) {
 	switch {
+	case len(words) == 1 && words[0] == "queue": // before the first connection
+		out, err := OpenOutbound(OutboundConfig{QueueDir: p.t.TempDir(), Accounts: p.server.Accounts, Store: p.server.Store, Sender: &Sender{}, PerHour: 100})
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		p.server.Queue, p.server.Flood = out.Queue, out.Flood
 	case len(words) == 3 && words[0] == "open":
 		c := p.server.dial(p.t, words[2])
 		if strings.HasSuffix(words[2], "s") {

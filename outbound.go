@@ -1,0 +1,243 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Outbound joins what sends mail: the queue tries, and here is decided who takes it: another server, or the mailboxes of
+// this one. Mail for a domain of ours never leaves the machine.
+
+// localMail is the queue's destination for mailboxes here; no domain has a space.
+const localMail = "these mailboxes"
+
+// OutboundConfig is what OpenOutbound needs.
+type OutboundConfig struct {
+	QueueDir string // DATA/queue
+	Accounts *Accounts
+	Store    *Store
+	Sender   *Sender
+	Hostname string
+	PerHour  int // recipients elsewhere that one person may write to within an hour
+	Log      *slog.Logger
+	Now      func() time.Time // nil: time.Now
+}
+
+// Outbound is safe for concurrent use.
+type Outbound struct {
+	cfg   OutboundConfig
+	Queue *Queue
+	Flood *FloodLimit
+}
+
+// OpenOutbound reads what waits. Nothing is sent before Run.
+func OpenOutbound(cfg OutboundConfig) (*Outbound, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	o := &Outbound{cfg: cfg}
+	o.Flood = NewFloodLimit(cfg.PerHour, o.tellOwner, cfg.Now)
+	var err error
+	o.Queue, err = OpenQueue(QueueConfig{
+		Dir: cfg.QueueDir, Send: o.send, Destination: o.destination, Report: o.report,
+		Hostname: func() string { return cfg.Hostname }, Log: cfg.Log, Now: cfg.Now,
+	})
+	return o, err
+}
+
+// openedQueue is how orders come to the queue.
+func (o *Outbound) openedQueue() (*Queue, error) { return o.Queue, nil }
+
+// Run sends what waits until ctx ends.
+func (o *Outbound) Run(ctx context.Context) {
+	o.Queue.Run(ctx)
+	o.cfg.Sender.Close()
+}
+
+// destination groups what waits: all mailboxes here are one.
+func (o *Outbound) destination(from, domain string) string {
+	if o.cfg.Accounts.IsLocalDomain(domain) {
+		return localMail
+	}
+	return o.cfg.Sender.Destination(from, domain)
+}
+
+// send makes one try.
+func (o *Outbound) send(ctx context.Context, destination string, m *Outgoing) []Outcome {
+	if destination == localMail {
+		return o.deliverLocal(ctx, m)
+	}
+	return o.cfg.Sender.Send(ctx, destination, m)
+}
+
+// deliverLocal puts a message into the mailboxes of its recipients here: into all at once, and where one of them does not
+// take it, into those of one recipient after the other. Nobody gets it twice through two addresses.
+func (o *Outbound) deliverLocal(ctx context.Context, m *Outgoing) []Outcome {
+	outcomes := make([]Outcome, len(m.Recipients))
+	reached := make([][]string, len(m.Recipients))
+	var all []string
+	for n, i := range m.Recipients {
+		accounts, failed := o.accountsOf(m.Envelope.Recipients[i].Address)
+		if failed != nil {
+			outcomes[n] = *failed
+			continue
+		}
+		for _, account := range accounts {
+			if !slices.Contains(all, account) {
+				reached[n] = append(reached[n], account)
+				all = append(all, account)
+			}
+		}
+		outcomes[n] = Outcome{State: SendSent, Enhanced: "2.1.5", Text: "It is in the mailbox", Delivered: true}
+	}
+	if len(all) == 0 || o.deliver(ctx, m.Envelope.From, m.text(), all) == nil {
+		return outcomes
+	}
+	for n := range outcomes {
+		if len(reached[n]) == 0 {
+			continue
+		}
+		if err := o.deliver(ctx, m.Envelope.From, m.text(), reached[n]); err != nil {
+			outcomes[n] = o.undelivered(ctx, err)
+		}
+	}
+	return outcomes
+}
+
+// text reads the message.
+func (m *Outgoing) text() io.Reader { return io.NewSectionReader(m.Message, 0, m.Size) }
+
+// accountsOf gives the accounts that mail to an address reaches, or what it means that there are none.
+func (o *Outbound) accountsOf(address string) ([]string, *Outcome) {
+	addr, err := ParseAddress(address)
+	if err != nil {
+		return nil, &Outcome{State: SendFailed, Enhanced: "5.1.3", Text: address + " is no mail address"}
+	}
+	accounts, err := o.cfg.Accounts.Resolve(addr)
+	switch {
+	case errors.Is(err, ErrNoUser):
+		return nil, &Outcome{State: SendFailed, Enhanced: "5.1.1", Text: "There is no " + address + " here"}
+	case err != nil: // the domain has just gone: the queue finds the way there
+		return nil, &Outcome{Enhanced: "4.3.0", Text: "It cannot be delivered at the moment"}
+	}
+	return accounts, nil
+}
+
+// deliver writes a message with its reverse-path into the INBOX of accounts.
+func (o *Outbound) deliver(ctx context.Context, from string, text io.Reader, accounts []string) error {
+	drop, err := o.cfg.Store.Maildrop(accounts[0])
+	if err != nil {
+		return err
+	}
+	defer drop.Release()
+	in, err := drop.Receive()
+	if err != nil {
+		return err
+	}
+	defer in.Discard()
+	if _, err := io.WriteString(in, returnPath(from)); err != nil {
+		return err
+	}
+	if _, err := io.Copy(in, text); err != nil {
+		return err
+	}
+	to := make([]Delivery, len(accounts))
+	for i, account := range accounts {
+		to[i] = Delivery{Account: account, Folder: inboxName}
+	}
+	if err := o.cfg.Store.Deliver(ctx, in, to); err != nil {
+		return err
+	}
+	o.cfg.Log.Info("delivered", "from", from, "to", strings.Join(accounts, " "))
+	return nil
+}
+
+// undelivered says what a failed delivery means for a recipient. What is full may have room again; what is larger than the
+// mailbox may ever be fails.
+func (o *Outbound) undelivered(ctx context.Context, err error) Outcome {
+	switch {
+	case errors.Is(err, ErrAboveQuota):
+		return Outcome{State: SendFailed, Enhanced: "5.2.3", Text: "The mailbox cannot hold a message of this size"}
+	case errors.Is(err, ErrOverQuota):
+		return Outcome{Enhanced: "4.2.2", Text: "The mailbox is full"}
+	case errors.Is(err, ErrDiskFull):
+		return Outcome{Enhanced: "4.3.1", Text: "The disk of this server is full"}
+	}
+	if ctx.Err() == nil {
+		o.cfg.Log.Error("a message could not be delivered", "error", err)
+	}
+	return Outcome{Enhanced: "4.3.0", Text: "It cannot be delivered at the moment"}
+}
+
+// report brings a report to the sender of a message: into the INBOX of somebody here, else back into the queue with the null
+// reverse-path, so that nobody is told of it in turn (RFC 5321 §4.5.5).
+func (o *Outbound) report(ctx context.Context, to string, message []byte) error {
+	addr, err := ParseAddress(to)
+	if err != nil {
+		return fmt.Errorf("reporting to %q: %w", to, err)
+	}
+	accounts, err := o.cfg.Accounts.Resolve(addr)
+	switch {
+	case errors.Is(err, ErrNotLocal):
+		return o.queueReport(to, message)
+	case errors.Is(err, ErrNoUser):
+		o.cfg.Log.Warn("a report is for nobody any more", "to", to)
+		return nil
+	case err != nil:
+		return fmt.Errorf("reporting to %s: %w", to, err)
+	}
+	err = o.deliver(ctx, "", bytes.NewReader(message), accounts)
+	if errors.Is(err, ErrAboveQuota) {
+		o.cfg.Log.Warn("a report is larger than the mailbox may be", "to", to)
+		return nil
+	}
+	return err
+}
+
+// queueReport sends a report to another server.
+func (o *Outbound) queueReport(to string, message []byte) error {
+	in, err := o.cfg.Store.Receive(o.Queue.TmpDir())
+	if err != nil {
+		return err
+	}
+	defer in.Discard()
+	if _, err := in.Write(message); err != nil {
+		return err
+	}
+	_, err = o.Queue.Submit(in, &Envelope{Recipients: []Recipient{{Address: to}}, EightBit: true, UTF8: !isASCII([]byte(to))})
+	return err
+}
+
+// tellOwner writes to the owner that somebody has reached the hourly limit.
+func (o *Outbound) tellOwner(account string) {
+	owner := o.cfg.Accounts.Owner()
+	if owner == "" {
+		return
+	}
+	text := fmt.Sprintf(`%[1]s has written to %[2]d addresses elsewhere within an hour. That is the most
+that is allowed; further mail to other servers is refused until the hour is over.
+
+If that was meant, nothing need be done. Somebody who writes to very many people can
+have a higher limit: sends_per_hour in settings.toml.
+
+If it was not meant, somebody else has the password. Give %[1]s a new one:
+
+  appliance user passwd %[1]s
+
+and look at what still waits to be sent:
+
+  appliance queue list
+`, account, o.Flood.PerHour())
+	message := noticeMessage(o.cfg.Hostname, owner, account+" has sent very much mail", text, o.cfg.Now())
+	if err := o.deliver(context.Background(), "", bytes.NewReader(message), []string{owner}); err != nil {
+		o.cfg.Log.Error("the owner could not be told that somebody sends very much mail", "account", account, "error", err)
+	}
+	o.cfg.Log.Warn("rejected", "account", account, "reason", "the hourly limit of recipients elsewhere is reached")
+}
