@@ -195,10 +195,9 @@ func (q *Queue) start(ctx context.Context, now time.Time) time.Time {
 		job := heap.Pop(&d.jobs).(queueJob)
 		if rcpts := q.waiting(job, d.name); rcpts != nil {
 			q.begin(ctx, d, job.item, rcpts)
-		} else {
-			q.move(job.item, d.name)
 		}
 		q.offer(d)
+		q.move(job.item, d.name)
 	}
 	return time.Time{}
 }
@@ -226,7 +225,7 @@ func (q *Queue) waiting(job queueJob, dest string) []int {
 // move enters a message anew of which nothing waits for a destination any more: a relay was set or removed meanwhile, or a
 // domain has come here, and its recipients belong elsewhere now. The lock is held.
 func (q *Queue) move(item *queueItem, dest string) {
-	if _, still := q.dueTimes(item)[dest]; !still && !item.removed {
+	if _, still := q.dueTimes(item)[dest]; !still && !item.removed && !item.busy[dest] {
 		q.plan(item)
 	}
 }
