@@ -193,6 +193,7 @@ func (c *call) serve(ctx context.Context, h *house) error {
 		Accounts: h.accounts, Store: h.store, TLS: certs.Config(), Hostname: h.hostname,
 		Listen: c.opt.run.listen, Offset: c.opt.run.offset, MaxSize: h.maxSize(), Log: h.log,
 		Queue: out.Queue, Flood: out.Flood,
+		Judge: (&Verifier{Resolver: &Resolver{}, Hostname: func() string { return h.hostname }, Log: h.log}).Judge,
 	}
 	ports, shifted, err := p.Open()
 	if err != nil {

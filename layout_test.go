@@ -46,6 +46,8 @@ const layout = `
 	conn (throttle inflate): accounts
 	sasl: accounts conn
 	dkim: resolver mailbox.plainName maildir address.ErrBadAddress
+	received: address
+	verify: resolver received address naming message mailbox.cutLast
 	send: resolver envelope address naming message mailbox.cutLast conn.writeChunk conn.clip
 	notice:
 	queue: send envelope mailbox maildir conn.clip message notice
@@ -53,15 +55,15 @@ const layout = `
 	outbound: accounts address mailbox mailstate message send queue envelope flood notice foldername
 
 	pop3: accounts conn sasl mailbox mailstate protocols.Protocols
-	smtp: accounts address naming envelope queue notice.mailDate conn sasl mailbox mailstate message protocols.Protocols
+	smtp: accounts address naming envelope queue notice.mailDate conn sasl mailbox mailstate message received verify protocols.Protocols
 	textindex:
 	imap: accounts acl conn sasl mailbox mailstate message mutf7 textindex protocols.Protocols
-	protocols: accounts conn mailbox queue flood pop3 smtp imap
+	protocols: accounts conn mailbox received queue flood pop3 smtp imap
 
 	datadir (lock):
 	admin: accounts acl mailbox mailstate queue
 	control: admin datadir maildir
-	command (firststart): accounts resolver dkim send queue flood outbound admin control datadir mailbox mailstate naming protocols settings tls
+	command (firststart): accounts resolver dkim send queue flood outbound admin control datadir mailbox mailstate naming protocols settings tls verify
 	service:
 	main: command service
 `

@@ -289,7 +289,8 @@ func asciiName(name string) (string, error) {
 			return idna.Lookup.ToASCII(name)
 		}
 	}
-	if name == "" || len(name) > 253 {
+	// A name that the DNS cannot hold does not exist. It must not look as if nobody could tell, for senders choose names.
+	if labels, ok := dns.IsDomainName(name); !ok || labels == 0 || strings.Contains(name, `\`) {
 		return "", errors.New("no domain name")
 	}
 	return name, nil

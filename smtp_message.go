@@ -19,29 +19,6 @@ const (
 	maxFromField      = 64 << 10 // octets of the From field on submission
 )
 
-// ReceivedMail is a message that is complete and not yet delivered.
-type ReceivedMail struct {
-	ID       string
-	Remote   netip.Addr
-	Helo     string
-	Account  string // who has logged in to send it, "" on port 25
-	From     string // reverse-path, "" for the null one
-	Rcpts    []Address
-	Accounts []string // that it will reach
-	TLS      bool
-	Message  io.ReaderAt // with the trace fields in front
-	Size     int64
-}
-
-// Verdict is what shall become of a message. The zero value delivers it to the
-// INBOX.
-type Verdict struct {
-	Refuse string // the sentence with which it is refused, "" takes it
-	Later  bool   // refuse for now: the sender tries again
-	Folder string // where it is delivered, "" for the INBOX
-	Fields string // header fields to put in front, each with its CRLF
-}
-
 // receive stores a message: it streams into the first recipient's maildrop with
 // the trace fields in front, is judged, and is delivered to all. Nothing is left
 // behind when it fails.
@@ -142,11 +119,12 @@ func (s *smtpSession) judge(mail smtpMail, id string, in *Incoming) (Verdict, er
 	if verdict.Folder == "" {
 		verdict.Folder = "INBOX"
 	}
+	detail := max(verdict.Detail, 1)
 	switch {
 	case verdict.Refuse != "" && verdict.Later:
-		return verdict, s.refuse(451, smtp.EnhancedCode{4, 7, 1}, "%s", verdict.Refuse)
+		return verdict, s.refuse(451, smtp.EnhancedCode{4, 7, detail}, "%s", verdict.Refuse)
 	case verdict.Refuse != "":
-		return verdict, s.refuse(550, smtp.EnhancedCode{5, 7, 1}, "%s", verdict.Refuse)
+		return verdict, s.refuse(550, smtp.EnhancedCode{5, 7, detail}, "%s", verdict.Refuse)
 	}
 	return verdict, nil
 }
@@ -220,7 +198,7 @@ func (s *smtpSession) write(in *Incoming, mail smtpMail, id string, r io.Reader)
 
 // copy copies the message, its header with what has to be changed.
 func (s *smtpSession) copy(out io.Writer, r *bufio.Reader, mail smtpMail) error {
-	h := &headerCopier{submission: s.submission}
+	h := &headerCopier{submission: s.submission, host: s.p.Hostname}
 	if err := h.run(out, r); err != nil {
 		return err
 	}
@@ -236,7 +214,7 @@ func (s *smtpSession) copy(out io.Writer, r *bufio.Reader, mail smtpMail) error 
 			return err
 		}
 	}
-	if _, err := out.Write(h.rest); err != nil {
+	if err := h.runOn(out, r); err != nil {
 		return err
 	}
 	_, err := io.Copy(out, r)
@@ -338,8 +316,11 @@ func (s *smtpSession) with(utf8 bool) string {
 // submission it leaves out Bcc and Resent-Bcc (RFC 5322 §3.6.3) and Return-Path,
 // which only the last server writes (RFC 5321 §4.4). What comes from other servers
 // is kept byte for byte: ours is the first Return-Path, and the one that counts.
+// Only an Authentication-Results field that claims to be ours is left out of all
+// mail, for this program alone may say so (RFC 8601 §5).
 type headerCopier struct {
 	submission bool
+	host       string // whose Authentication-Results nobody else may write
 
 	received  int    // Received fields
 	froms     int    // From fields
@@ -348,7 +329,13 @@ type headerCopier struct {
 	messageID bool
 	torn      bool   // the message ended within a field, without a line end
 	rest      []byte // what ended the header: a blank line, a line that is no field, or nothing
+	held      []byte // an Authentication-Results field before it is known whose it is
+	holding   bool
 }
+
+// maxHeldField is how many octets of an Authentication-Results field may stand
+// before it is known who says it.
+const maxHeldField = 16 << 10
 
 // run copies up to the end of the header.
 func (h *headerCopier) run(w io.Writer, r *bufio.Reader) error {
@@ -358,6 +345,9 @@ func (h *headerCopier) run(w io.Writer, r *bufio.Reader) error {
 		if lineStart && len(piece) > 0 {
 			folded := field && (piece[0] == ' ' || piece[0] == '\t')
 			if !folded {
+				if err := h.release(w); err != nil {
+					return err
+				}
 				name := fieldNameOf(piece)
 				if name == "" {
 					h.rest = bytes.Clone(piece)
@@ -370,7 +360,10 @@ func (h *headerCopier) run(w io.Writer, r *bufio.Reader) error {
 		if collect && len(h.from) <= maxFromField {
 			h.from = append(h.from, piece...)
 		}
-		if keep {
+		switch {
+		case h.holding && len(h.held) <= maxHeldField:
+			h.held = append(h.held, piece...)
+		case keep && !h.holding:
 			if _, err := w.Write(piece); err != nil {
 				return err
 			}
@@ -378,8 +371,51 @@ func (h *headerCopier) run(w io.Writer, r *bufio.Reader) error {
 		lineStart = err == nil
 		h.torn = err == io.EOF && len(piece) > 0
 		if err != nil && err != bufio.ErrBufferFull {
+			if werr := h.release(w); werr != nil {
+				return werr
+			}
 			return endOfRead(err)
 		}
+	}
+}
+
+// release ends the field that is held: it is copied if somebody else says it.
+func (h *headerCopier) release(w io.Writer) error {
+	held := h.held
+	holding := h.holding
+	h.held, h.holding = held[:0], false
+	if !holding || len(held) > maxHeldField || claimsResults(held, h.host) {
+		return nil
+	}
+	_, err := w.Write(held)
+	return err
+}
+
+// runOn copies what ended the header and, where that was no blank line, what
+// other programs may still take for the header behind it.
+func (h *headerCopier) runOn(w io.Writer, r *bufio.Reader) error {
+	for {
+		if _, err := w.Write(h.rest); err != nil {
+			return err
+		}
+		if len(h.rest) == 0 || isBlankLine(h.rest) {
+			return nil
+		}
+		for line := h.rest; line[len(line)-1] != '\n'; {
+			var err error
+			line, err = r.ReadSlice('\n')
+			if _, werr := w.Write(line); werr != nil {
+				return werr
+			}
+			if err != nil && err != bufio.ErrBufferFull || len(line) == 0 {
+				return endOfRead(err)
+			}
+		}
+		further := &headerCopier{host: h.host}
+		if err := further.run(w, r); err != nil {
+			return err
+		}
+		h.rest = further.rest
 	}
 }
 
@@ -396,6 +432,8 @@ func (h *headerCopier) begin(name string) (keep, collect bool) {
 	switch strings.ToLower(name) {
 	case "return-path", "bcc", "resent-bcc":
 		return !h.submission, false
+	case "authentication-results":
+		h.holding = true
 	case "received":
 		h.received++
 	case "from":

@@ -28,6 +28,7 @@ import (
 //	@ quota NAME SIZE    a person's quota, 0K: none
 //	@ queue              mail for other domains is queued; nothing is sent
 //	@ remote ADDRESS     later connections seem to come from there
+//	@ dns RECORD         a record that the server's resolver finds from now on
 //	C: a line            is sent with CRLF; {plain USER PASSWORD} and {base64 TEXT} are encoded
 //	C> "octets"          a Go string that is sent as it is
 //	S: a line            is what must come; … stands for any text
@@ -77,7 +78,9 @@ func runTranscripts(t *testing.T, dir string) {
 				t.Fatal(err)
 			}
 			play := &transcript{t: t, conns: map[string]*transcriptConn{}}
-			play.server = transcriptServer(t, &Protocols{wrapConn: play.wrap})
+			play.dns = startDNS(t, "")
+			verifier := &Verifier{Resolver: play.dns.Resolver, Hostname: func() string { return "mail.test" }}
+			play.server = transcriptServer(t, &Protocols{wrapConn: play.wrap, Judge: verifier.Judge})
 			for i, line := range strings.Split(string(text), "\n") {
 				play.place = fmt.Sprintf("%s:%d: %s", file, i+1, line)
 				play.line(strings.TrimSuffix(line, "\r"))
@@ -90,6 +93,7 @@ func runTranscripts(t *testing.T, dir string) {
 type transcript struct {
 	t      *testing.T
 	server *portServer
+	dns    *testDNS
 	conns  map[string]*transcriptConn
 	now    *transcriptConn
 	place  string
@@ -128,6 +132,10 @@ func (p *transcript) line(line string) {
 	switch kind {
 	case "", "#":
 	case "@":
+		if record, ok := strings.CutPrefix(rest, "dns "); ok {
+			p.dns.add(p.t, record)
+			return
+		}
 		p.direct(strings.Fields(rest))
 	case "C:":
 		p.send(encodeLine(rest) + "\r\n")
