@@ -24,18 +24,16 @@ func (v *Verifier) checkSPF(ctx context.Context, m *ReceivedMail) SPFFinding {
 	f := SPFFinding{Result: authres.ResultNone, From: m.From, Helo: m.Helo}
 	local, domain := "postmaster", m.Helo
 	if m.From != "" {
-		a, err := ParseAddress(m.From)
-		if err != nil {
-			return f
+		if local, domain, _ = cutLast(m.From, '@'); local == "" {
+			local = "postmaster" // RFC 7208 §4.3
 		}
-		local, domain = a.Local, a.Domain
 	}
 	domain, ok := asciiDomain(domain)
 	if !ok || domain[0] == '[' || !strings.Contains(domain, ".") {
 		return f // RFC 7208 §4.3: not a name of more than one label
 	}
 	f.Domain = domain
-	// The library splits at the first @; only macros see the local part.
+	// The library splits at the first @. Only macros see the local part.
 	sender := strings.ReplaceAll(local, "@", "_") + "@" + domain
 	result, err := spf.CheckHostWithSender(m.Remote.Unmap().AsSlice(), m.Helo, sender, spf.WithContext(ctx), spf.WithResolver(v.Resolver))
 	f.Result = authres.ResultValue(result)
