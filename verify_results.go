@@ -21,11 +21,12 @@ func resultsField(host string, results []authres.Result) string {
 // maxResultText is how many octets of what a sender wrote are repeated in a field.
 const maxResultText = 255
 
-// resultText makes text of a message or the DNS fit for a field: one line without quotes and backslashes.
+// resultText makes text of a message or the DNS fit for a field: one line without quotes and backslashes, and without the
+// semicolons at which simple readers split even quoted text.
 func resultText(s string) string {
 	s = strings.ToValidUTF8(strings.TrimSpace(s), "?")
 	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r == '"' || r == '\\' {
+		if r < ' ' || r == 0x7f || r == '"' || r == '\\' || r == ';' {
 			return '?'
 		}
 		return r
