@@ -23,6 +23,5 @@ require (
 
 require (
 	github.com/emersion/go-message v0.18.2 // indirect
-	github.com/emersion/go-milter v0.5.0 // indirect
 	github.com/xdg-go/stringprep v1.0.4 // indirect
 )
