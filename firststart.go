@@ -272,7 +272,8 @@ An account for somebody else:
   %[9]s
 
 What you write reaches everybody who has an account on this server. Mail to
-addresses elsewhere is refused for now, with a sentence that says so.
+addresses elsewhere is sent too, if the network lets it through; what cannot be
+delivered comes back to you with the reason.
 `, n.house.hostname, n.authority, n.command("ca"), n.address, n.server(),
 		n.number("imaps"), n.number("submissions"),
 		n.command("user app-password add "+n.address+" phone"), n.command("user add NAME"))

@@ -25,6 +25,9 @@
 //	maildir*.go, foldername.go, uidlist.go, keywords.go, subscriptions.go, attributes.go, acl.go
 //	                        its files, as Dovecot has them too
 //	flagjournal.go          flags that file names are still to get
+//	queue*.go, envelope.go, outbound*.go, flood.go, notice.go  mail that waits for other servers
+//	send*.go, dkim.go, resolver*.go  the way there, signatures, the DNS
+//	verify*.go, received.go  where mail that arrives comes from
 //	index.go, mailstate.go  the disposable cache; the words of the store
 //	message*.go, address.go, mutf7.go  the formats of mail, without any state
 //
