@@ -211,6 +211,8 @@ func TestFullDisk(t *testing.T) {
 	defer d.Release()
 	f := openFolder(t, d, "INBOX")
 	defer f.Release()
+	archive := openFolder(t, d, "Archive") // one that was never opened needs room for its UID list
+	defer archive.Release()
 	filler := "Subject: x\r\n\r\n" + strings.Repeat("0123456789abcdef\r\n", 3000)
 	kept := 0
 	for {
@@ -241,8 +243,6 @@ func TestFullDisk(t *testing.T) {
 	if _, _, err := f.Expunge(f.allUIDs()[:2], false); err != nil {
 		t.Errorf("removing on a full disk: %v", err)
 	}
-	archive := openFolder(t, d, "Archive")
-	defer archive.Release()
 	if _, _, err := archive.Expunge(nil, false); err != nil {
 		t.Errorf("removing on a full disk: %v", err)
 	}
