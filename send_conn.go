@@ -104,8 +104,8 @@ func remoteName(host string, addr netip.AddrPort) string {
 
 var (
 	errHandshake = errors.New("TLS failed")
-	errNoTLS     = errors.New("It offers no TLS, which this message or its destination demands")
-	errLogin     = errors.New("The relay does not take the login; set it anew with `appliance relay set`")
+	errNoTLS     = errors.New("it offers no TLS, which this message or its destination demands")
+	errLogin     = errors.New("the relay does not take the login; set it anew with `appliance relay set`")
 )
 
 // open dials, greets, begins TLS as demanded (nil: as it likes, if wanted at all) and logs in to a relay.
