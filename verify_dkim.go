@@ -16,7 +16,7 @@ import (
 
 const (
 	maxDKIMSignatures = 10      // of a message that are checked, the first ones
-	maxKeyRecord      = 1000    // octets of p=; a key of 4096 bits has 736
+	maxKeyRecord      = 744     // octets of p=; a key of 4096 bits has 736
 	maxFoldingCost    = 1 << 29 // octets that the library may copy while it joins folded lines
 	maxPickingCost    = 1 << 21 // fields that it may look at while it picks the signed ones
 )
