@@ -77,15 +77,6 @@ func recipientWords(e *QueueEntry, r *QueueRecipient, now time.Time) string {
 	return words + "; next try " + clockWords(r.Next, now)
 }
 
-// clockWords gives a time as people here have it: the day only where it is not today.
-func clockWords(t, now time.Time) string {
-	t, now = t.Local(), now.Local()
-	if t.YearDay() == now.YearDay() && t.Year() == now.Year() {
-		return t.Format("15:04")
-	}
-	return t.Format("2 January, 15:04")
-}
-
 func queueShow(ctx context.Context, c *call) error {
 	a, err := c.order(ctx, order{Do: "queue show", ID: c.args[0]})
 	if err != nil {
@@ -124,21 +115,6 @@ func timesWords(n int) string {
 		return "once"
 	}
 	return fmt.Sprintf("%d times", n)
-}
-
-// cleanText makes a header fit for a terminal: what a sender has written shall not command it.
-func cleanText(s string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\r':
-			return -1
-		case r == '\n', r == '\t':
-			return r
-		case r < ' ', r >= 0x7f && r < 0xa0:
-			return '?'
-		}
-		return r
-	}, strings.ToValidUTF8(s, "?"))
 }
 
 func queueRetry(ctx context.Context, c *call) error {

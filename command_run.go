@@ -213,20 +213,6 @@ func (c *call) serve(ctx context.Context, h *house) error {
 	return p.Serve(ctx)
 }
 
-// inBackground runs f until the function that it gives is called, which waits for its end.
-func inBackground(f func(ctx context.Context)) (end func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		f(ctx)
-	}()
-	return func() {
-		cancel()
-		<-done
-	}
-}
-
 // customData says whether commands need --data to find the folder.
 func (c *call) customData() bool {
 	usual, err := chooseDataDir("", os.Getenv)

@@ -273,10 +273,12 @@ An account for somebody else:
 
 What you write reaches everybody who has an account on this server. Mail to
 addresses elsewhere is sent too, if the network lets it through; what cannot be
-delivered comes back to you with the reason.
+delivered comes back to you with the reason. What waits shows in
+your folder Outbox, and here:
+  %[10]s
 `, n.house.hostname, n.authority, n.command("ca"), n.address, n.server(),
 		n.number("imaps"), n.number("submissions"),
-		n.command("user app-password add "+n.address+" phone"), n.command("user add NAME"))
+		n.command("user app-password add "+n.address+" phone"), n.command("user add NAME"), n.command("queue list"))
 }
 
 // server is the one name that the welcome message tells.

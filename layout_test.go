@@ -52,7 +52,8 @@ const layout = `
 	notice:
 	queue: send envelope mailbox maildir conn.clip message notice
 	flood:
-	outbound: accounts address mailbox mailstate message send queue envelope flood notice foldername
+	outbox: accounts address mailbox mailstate message notice queue send
+	outbound: outbox accounts address mailbox mailstate message send queue envelope flood notice foldername
 
 	pop3: accounts conn sasl mailbox mailstate protocols.Protocols
 	smtp: accounts address naming envelope queue notice.mailDate conn sasl mailbox mailstate message received verify protocols.Protocols

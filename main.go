@@ -6,7 +6,7 @@
 //	main.go                 start and end of the process
 //	command*.go             the commands, one noun a file
 //	firststart.go           the owner's account and the welcome
-//	admin.go, control.go    changes to the accounts, also while the appliance runs
+//	admin*.go, control.go   changes to the accounts and the queue, also while the appliance runs
 //	datadir.go, lock_*.go   the data folder and who owns it
 //	service.go              running under the service manager of the system
 //	settings.go             the few settings
@@ -19,6 +19,9 @@
 //	sasl*.go                logging in, the same for all protocols
 //	smtp*.go, pop3.go       one session type each
 //	imap*.go                the IMAP session, a family
+//	queue*.go, outbound.go, outbox.go, flood.go, notice.go, envelope.go
+//	                        mail that waits for other servers, and what its senders see of it
+//	send*.go, dkim.go, resolver*.go  sending it, signing it, asking the DNS
 //	textindex*.go           what SEARCH keeps of the texts of messages
 //	mailbox*.go, delivery.go, folder*.go, view.go, watch.go, incoming.go, mailfile.go, quota.go, metadata.go
 //	                        the store as the protocols see it

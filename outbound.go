@@ -35,6 +35,7 @@ type Outbound struct {
 	cfg   OutboundConfig
 	Queue *Queue
 	Flood *FloodLimit
+	boxes *outboxes
 }
 
 // OpenOutbound reads what waits. Nothing is sent before Run.
@@ -44,11 +45,14 @@ func OpenOutbound(cfg OutboundConfig) (*Outbound, error) {
 	}
 	o := &Outbound{cfg: cfg}
 	o.Flood = NewFloodLimit(cfg.PerHour, o.tellOwner, cfg.Now)
+	o.boxes = &outboxes{accounts: cfg.Accounts, store: cfg.Store, hostname: cfg.Hostname, log: cfg.Log, now: cfg.Now,
+		wake: make(chan struct{}, 1), boxes: map[string]*outbox{}, changes: map[string]QueueEntry{}, looks: map[string]bool{}}
 	var err error
 	o.Queue, err = OpenQueue(QueueConfig{
-		Dir: cfg.QueueDir, Send: o.send, Destination: o.destination, Report: o.report,
+		Dir: cfg.QueueDir, Send: o.send, Destination: o.destination, Report: o.report, Changed: o.boxes.changed,
 		Hostname: func() string { return cfg.Hostname }, Log: cfg.Log, Now: cfg.Now,
 	})
+	o.boxes.queue = o.Queue
 	return o, err
 }
 
@@ -57,6 +61,8 @@ func (o *Outbound) openedQueue() (*Queue, error) { return o.Queue, nil }
 
 // Run sends what waits until ctx ends.
 func (o *Outbound) Run(ctx context.Context) {
+	end := inBackground(o.boxes.run)
+	defer end()
 	o.Queue.Run(ctx)
 	o.cfg.Sender.Close()
 }
@@ -240,4 +246,18 @@ and look at what still waits to be sent:
 		o.cfg.Log.Error("the owner could not be told that somebody sends very much mail", "account", account, "error", err)
 	}
 	o.cfg.Log.Warn("rejected", "account", account, "reason", "the hourly limit of recipients elsewhere is reached")
+}
+
+// inBackground runs f until the function that it gives is called, which waits for its end.
+func inBackground(f func(ctx context.Context)) (end func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f(ctx)
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
 }

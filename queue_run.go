@@ -408,20 +408,34 @@ func (q *Queue) sweep(ctx context.Context) {
 	q.mu.Lock()
 	q.forgetDests(now)
 	late := make([]*queueItem, 0, 16)
+	var held []QueueEntry // wait for a destination that others have found closed
 	for _, item := range q.items {
 		q.mendTimes(item, now)
 		age := now.Sub(item.Queued)
 		if age >= queueLifetime || age >= queueDelayTold && !item.Told {
 			late = append(late, item)
 		}
+		if item.Envelope.Account != "" && item.States[0].Tries == 0 && len(item.busy) == 0 {
+			if e := q.entry(item); e.held() {
+				held = append(held, e)
+			}
+		}
 	}
 	q.mu.Unlock()
+	for _, e := range held {
+		q.tell(e, false)
+	}
 	for _, item := range late {
 		if ctx.Err() != nil {
 			return
 		}
 		q.lateItem(ctx, item, now)
 	}
+}
+
+// held says that a message was not tried since its destination is known not to answer.
+func (e *QueueEntry) held() bool {
+	return slices.ContainsFunc(e.Recipients, func(r QueueRecipient) bool { return r.State == SendWaiting && r.Tries == 0 && r.Reason != "" })
 }
 
 // mendTimes takes back what was planned by a clock that has been set back since. The lock is held.
