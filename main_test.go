@@ -30,6 +30,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv("APPLIANCE_TEST_RUN") != "" {
 		main()
 	}
+	if next := os.Getenv(nextServerVariable); next != "" {
+		os.Exit(runTowards(next, os.Args[1:]))
+	}
 	os.Exit(m.Run())
 }
 
@@ -421,6 +424,14 @@ func commandsRun(t *testing.T, data string) {
 		{"user add bob", "", 0, `bob@home\.lan has an account now\.\nPassword: ` + password + `\n`},
 		{"alias remove info", "", 0, `info@home\.lan is no alias any more\.\n`},
 		{"alias remove info", "", 1, "appliance: info@home.lan is no alias here; .*\n"},
+		{"queue list", "", 0, `Nothing waits\.\n`},
+		{"queue list --json", "", 0, `\[\]\n`},
+		{"queue show abc", "", 1, "appliance: no message abc waits; it may have been sent: see `appliance queue list`\n"},
+		{"queue retry abc", "", 1, "appliance: no message abc waits; .*\n"},
+		{"queue retry --all", "", 0, `0 messages are tried now\.\n`},
+		{"queue retry", "", 2, `(?s)appliance: queue retry takes the ID of a message, or --all\n.*`},
+		{"queue retry abc --all", "", 2, `(?s)appliance: queue retry takes .*`},
+		{"queue cancel ../../accounts", "", 1, "appliance: no message ../../accounts waits; .*\n"},
 		{"user list --json", "", 0, `(?s)\[\n.*"address": "maria@home\.lan".*\]\n`},
 	}
 	for _, step := range steps {

@@ -1,0 +1,181 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// nextServerVariable makes the test binary an appliance whose other servers are in the test: "DNS PORT".
+const nextServerVariable = "APPLIANCE_TEST_NEXT"
+
+// runTowards is run of the command run, for such an appliance.
+func runTowards(next string, args []string) int {
+	dns, port, _ := strings.Cut(next, " ")
+	number, err := strconv.Atoi(port)
+	c := &call{stdin: strings.NewReader(""), stdout: io.Discard, stderr: os.Stderr, adjust: func(s *Sender) {
+		s.Resolver, s.Port = &Resolver{Servers: []string{dns}}, number
+	}}
+	cmd, rest := findCommand(commands(), args)
+	if err == nil {
+		err = c.parse(cmd, rest)
+	}
+	if err == nil {
+		c.data, err = chooseDataDir(c.opt.data, os.Getenv)
+	}
+	if err == nil {
+		err = cmd.run(context.Background(), c)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return exitFailed
+	}
+	return exitDone
+}
+
+// killWorld is an appliance in a process of its own, that is killed again and again.
+type killWorld struct {
+	t       *testing.T
+	data    string
+	offset  int
+	next    string
+	process *exec.Cmd
+	number  int
+	sure    []string // subjects of messages that were taken
+}
+
+func (w *killWorld) start() {
+	w.t.Helper()
+	w.process = exec.Command(os.Args[0], "run", "--data", w.data, "--listen", "127.0.0.1", "--port-offset", strconv.Itoa(w.offset), "--log-level", "error")
+	w.process.Env = append(os.Environ(), nextServerVariable+"="+w.next)
+	w.process.Stderr = os.Stderr
+	if err := w.process.Start(); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *killWorld) kill() {
+	_ = w.process.Process.Kill()
+	_ = w.process.Wait() // it tells of the kill
+}
+
+// submitUntil submits messages until a kill breaks the connection.
+func (w *killWorld) submitUntil(killed <-chan struct{}) {
+	var conn net.Conn
+	for {
+		select {
+		case <-killed:
+			return
+		default:
+		}
+		var err error
+		if conn, err = net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", 587+w.offset)); err == nil {
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+	in := bufio.NewReader(conn)
+	say := func(line, want string) bool {
+		if line != "" {
+			if _, err := io.WriteString(conn, line+"\r\n"); err != nil {
+				return false
+			}
+		}
+		got, err := in.ReadString('\n')
+		for err == nil && strings.HasPrefix(got, "250-") {
+			got, err = in.ReadString('\n')
+		}
+		if err == nil && !strings.HasPrefix(got, want) {
+			w.t.Errorf("%q: %s", line, got)
+		}
+		return err == nil
+	}
+	if !say("", "220") || !say("EHLO test", "250") || !say("AUTH PLAIN "+encodeLine("{plain ann@home.lan ann-secret}"), "235") {
+		return
+	}
+	for {
+		w.number++
+		subject := fmt.Sprintf("number-%d", w.number)
+		if !say("MAIL FROM:<ann@home.lan>", "250") || !say("RCPT TO:<friend@friends.test>", "250") || !say("DATA", "354") ||
+			!say("From: ann@home.lan\r\nSubject: "+subject+"\r\n\r\ntext\r\n.", "250 ") {
+			return
+		}
+		w.sure = append(w.sure, subject)
+	}
+}
+
+// TestOutboundKill kills the appliance while mail comes in and goes out: what was taken arrives. A message arrives twice only
+// if the next server had it when the kill came and this one had not noted that yet: one for each connection that was open.
+func TestOutboundKill(t *testing.T) {
+	next := startNextServer(t)
+	dns := startDNS(t, "friends.test. MX 10 mx.friends.test.\nmx.friends.test. A 127.0.0.1")
+	w := &killWorld{t: t, data: t.TempDir(), offset: freeOffset(t), next: dns.Servers[0] + " " + strconv.Itoa(next.port)}
+	settings := "domain = 'home.lan'\nsends_per_hour = 100000\n"
+	if err := os.WriteFile(dataDir(w.data).settings(), []byte(settings), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if status, _, errs := runCommand(t, w.data, "ann-secret\n", "user", "add", "ann", "--password-stdin"); status != exitDone {
+		t.Fatal(errs)
+	}
+	const kills = 12
+	for range kills {
+		w.start()
+		killed := make(chan struct{})
+		go func() {
+			time.Sleep(time.Duration(200+rand.IntN(500)) * time.Millisecond)
+			w.kill()
+			close(killed)
+		}()
+		w.submitUntil(killed)
+		<-killed
+	}
+	w.start()
+	defer w.kill()
+	times := func() map[string]int {
+		next.mu.Lock()
+		defer next.mu.Unlock()
+		count := map[string]int{}
+		for _, m := range next.got {
+			_, rest, _ := strings.Cut(m.text, "Subject: ")
+			subject, _, _ := strings.Cut(rest, "\r\n")
+			count[subject]++
+		}
+		return count
+	}
+	missing := func() (list []string) {
+		count := times()
+		for _, subject := range w.sure {
+			if count[subject] == 0 {
+				list = append(list, subject)
+			}
+		}
+		return list
+	}
+	for end := time.Now().Add(60 * time.Second); len(missing()) > 0; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d of %d messages are lost: %v", len(missing()), len(w.sure), missing())
+		}
+	}
+	twice := 0
+	for _, n := range times() {
+		twice += n - 1
+	}
+	t.Logf("%d kills, %d messages taken, %d arrived twice", kills, len(w.sure), twice)
+	if twice > kills*queuePerHost {
+		t.Errorf("%d messages arrived twice", twice)
+	}
+	if len(w.sure) < kills {
+		t.Errorf("only %d messages were taken", len(w.sure))
+	}
+}
