@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"log/slog"
 	"strings"
 )
@@ -15,7 +16,8 @@ type order struct {
 	Password string   `json:"password,omitempty"` // "": generate one
 	To       []string `json:"to,omitempty"`       // of an alias
 
-	ID    string      `json:"id,omitempty"` // of a message that waits; "": all
+	JSON  bool        `json:"json,omitempty"` // a listing is wanted in JSON
+	ID    string      `json:"id,omitempty"`   // of a message that waits; "": all
 	Quota QuotaChange `json:"quota,omitzero"`
 }
 
@@ -30,7 +32,12 @@ type answer struct {
 	Header   string  `json:"header,omitempty"` // of a message that waits
 	Count    int     `json:"count,omitempty"`  // messages that were changed
 
-	Queue []QueueEntry `json:"queue,omitempty"` // the oldest first
+	Queue []QueueEntry `json:"queue,omitempty"` // the one that was asked for
+
+	// A listing may be long. It is written where it is made, and read once.
+	Listing bool `json:"listing,omitempty"` // there is one
+	list    func(w io.Writer) error
+	text    []byte // the listing itself, where the answer has come to
 
 	Used  Quota `json:"used,omitzero"`  // what a maildrop holds
 	Limit Quota `json:"limit,omitzero"` // what it may hold
@@ -83,7 +90,7 @@ func (ad *admin) perform(o order) (answer, error) {
 		return answer{Aliases: ad.accounts.Aliases()}, nil
 	}
 	if verb, ok := strings.CutPrefix(o.Do, "queue "); ok {
-		if a, known, err := ad.onQueue(verb, o.ID); known {
+		if a, known, err := ad.onQueue(verb, o); known {
 			return a, err
 		}
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"flag"
 	"fmt"
@@ -25,56 +24,12 @@ func queueCommands() []command {
 }
 
 func queueList(ctx context.Context, c *call) error {
-	a, err := c.order(ctx, order{Do: "queue list"})
+	a, err := c.order(ctx, order{Do: "queue list", JSON: c.opt.json})
 	if err != nil {
 		return err
 	}
-	if c.opt.json {
-		return c.sayJSON(nonNil(a.Queue))
-	}
-	if len(a.Queue) == 0 {
-		c.say("Nothing waits.")
-		return nil
-	}
-	now := time.Now()
-	out := bufio.NewWriter(c.stdout)
-	for i := range a.Queue {
-		e := &a.Queue[i]
-		_, _ = fmt.Fprintf(out, "%s  from %s, %s\n", e.ID, senderWords(e), roundSize(e.Size)) // its error comes with Flush
-		for _, r := range e.Recipients {
-			_, _ = fmt.Fprintf(out, "  %s\n", recipientWords(e, &r, now))
-		}
-	}
-	return out.Flush()
-}
-
-func senderWords(e *QueueEntry) string {
-	if e.From == "" {
-		return "the mail server"
-	}
-	return e.From
-}
-
-// recipientWords says in one line what a recipient waits for: "waits since 10:32 for ann@example.org: nobody answers; next
-// try 11:02".
-func recipientWords(e *QueueEntry, r *QueueRecipient, now time.Time) string {
-	reason := cleanText(oneLine(r.Reason))
-	switch r.State {
-	case SendSent:
-		return "sent to " + r.Address
-	case SendFailed:
-		return "failed for " + r.Address + ": " + reason
-	case SendCancelled:
-		return "cancelled for " + r.Address
-	}
-	words := fmt.Sprintf("waits since %s for %s", clockWords(e.Queued, now), r.Address)
-	if reason != "" {
-		words += ": " + strings.TrimSuffix(reason, ".")
-	}
-	if !r.Next.After(now) {
-		return words + "; its turn comes next"
-	}
-	return words + "; next try " + clockWords(r.Next, now)
+	_, err = c.stdout.Write(a.text)
+	return err
 }
 
 func queueShow(ctx context.Context, c *call) error {

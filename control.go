@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
@@ -111,13 +112,22 @@ func (s *controlServer) serve(conn net.Conn) {
 	if subtle.ConstantTimeCompare([]byte(o.Secret), []byte(s.secret)) != 1 {
 		return
 	}
-	reply, err := json.Marshal(s.admin.do(o.order))
+	a := s.admin.do(o.order)
+	reply, err := json.Marshal(a)
 	if err != nil {
 		return
 	}
 	_ = conn.SetWriteDeadline(time.Now().Add(controlTimeout))
-	_, _ = conn.Write(append(reply, '\n'))
+	if _, err := conn.Write(append(reply, '\n')); err != nil || a.list == nil {
+		return
+	}
+	if a.list(conn) == nil {
+		_, _ = conn.Write([]byte{listingEnd}) // nobody is told when it fails
+	}
 }
+
+// listingEnd follows a listing that is whole.
+const listingEnd = 0
 
 // ask gives an order to the appliance that the control file tells of.
 func ask(ctx context.Context, file string, o order) (answer, error) {
@@ -143,13 +153,21 @@ func ask(ctx context.Context, file string, o order) (answer, error) {
 	if _, err := conn.Write(append(line, '\n')); err != nil {
 		return answer{}, err
 	}
-	reply, err := bufio.NewReader(conn).ReadBytes('\n')
+	in := bufio.NewReader(conn)
+	reply, err := in.ReadBytes('\n')
 	if err != nil {
 		return answer{}, errNoAnswer
 	}
 	var a answer
 	if err := json.Unmarshal(reply, &a); err != nil {
 		return answer{}, fmt.Errorf("reading the answer: %w", err)
+	}
+	if a.Listing {
+		text, err := io.ReadAll(in)
+		if err != nil || len(text) == 0 || text[len(text)-1] != listingEnd {
+			return answer{}, errNoAnswer
+		}
+		a.text = text[:len(text)-1]
 	}
 	return a, nil
 }
@@ -188,5 +206,11 @@ func carryOutHere(lock *dataLock, o order, direct func() (*admin, func(), error)
 		return answer{}, err
 	}
 	defer done()
-	return ad.do(o), nil
+	a := ad.do(o)
+	if a.list != nil {
+		var text bytes.Buffer
+		err = a.list(&text)
+		a.text = text.Bytes()
+	}
+	return a, err
 }

@@ -425,7 +425,7 @@ func commandsRun(t *testing.T, data string) {
 		{"alias remove info", "", 0, `info@home\.lan is no alias any more\.\n`},
 		{"alias remove info", "", 1, "appliance: info@home.lan is no alias here; .*\n"},
 		{"queue list", "", 0, `Nothing waits\.\n`},
-		{"queue list --json", "", 0, `\[\]\n`},
+		{"queue list --json", "", 0, `\[\n\]\n`},
 		{"queue show abc", "", 1, "appliance: no message abc waits; it may have been sent: see `appliance queue list`\n"},
 		{"queue retry abc", "", 1, "appliance: no message abc waits; .*\n"},
 		{"queue retry --all", "", 0, `0 messages are tried now\.\n`},

@@ -119,9 +119,12 @@ func (o *outboxes) begin() {
 			b.inStep(b.adopt())
 		}
 	}
-	for _, e := range o.queue.List() {
-		o.changed(e, false)
-	}
+	some := map[string]int{}
+	o.queue.Each(func(e *QueueEntry) {
+		if some[e.Account]++; some[e.Account] <= outboxMost {
+			o.changed(*e, false)
+		}
+	})
 }
 
 // step does what has come up.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -75,7 +76,8 @@ type Queue struct {
 type queueItem struct {
 	queueRecord
 	id      string
-	busy    map[string]bool // destinations that are being tried
+	since   int64           // Queued when it was taken, Unix nanoseconds: never changes
+	busy    map[string]bool // destinations that are being tried; nil for most: very many may wait
 	removed bool
 	saving  sync.Mutex // held while its files are changed; taken before Queue.mu
 }
@@ -132,7 +134,7 @@ func newQueueID() string { return strings.ToLower(rand.Text()[:16]) }
 
 // take puts a message into the plan. The lock is held, or nobody knows q yet.
 func (q *Queue) take(item *queueItem) {
-	item.busy = map[string]bool{}
+	item.since = item.Queued.UnixNano()
 	q.items[item.id] = item
 	q.plan(item)
 }
@@ -157,20 +159,39 @@ type QueueRecipient struct {
 }
 
 // List gives all that waits, the oldest first.
-func (q *Queue) List() []QueueEntry {
+func (q *Queue) List() (list []QueueEntry) {
+	q.Each(func(e *QueueEntry) { list = append(list, *e) })
+	return list
+}
+
+// queueAtATime is how many messages are described while nobody else has the queue.
+const queueAtATime = 256
+
+// Each visits all that waits, the oldest first, without describing all at once. What ends meanwhile is left out.
+func (q *Queue) Each(visit func(e *QueueEntry)) {
 	q.mu.Lock()
-	list := make([]QueueEntry, 0, len(q.items))
-	for _, item := range q.items {
-		list = append(list, q.entry(item))
-	}
+	items := slices.Collect(maps.Values(q.items))
 	q.mu.Unlock()
-	slices.SortFunc(list, func(a, b QueueEntry) int {
-		if c := a.Queued.Compare(b.Queued); c != 0 {
+	slices.SortFunc(items, func(a, b *queueItem) int {
+		if c := cmp.Compare(a.since, b.since); c != 0 {
 			return c
 		}
-		return strings.Compare(a.ID, b.ID)
+		return strings.Compare(a.id, b.id)
 	})
-	return list
+	entries := make([]QueueEntry, 0, min(queueAtATime, len(items)))
+	for part := range slices.Chunk(items, queueAtATime) {
+		entries = entries[:0]
+		q.mu.Lock()
+		for _, item := range part {
+			if !item.removed {
+				entries = append(entries, q.entry(item))
+			}
+		}
+		q.mu.Unlock()
+		for i := range entries {
+			visit(&entries[i])
+		}
+	}
 }
 
 // entry describes an item. The lock is held.

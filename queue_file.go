@@ -196,6 +196,7 @@ func (f *queueFiles) load() (map[string]*queueRecord, error) {
 // loadAll reads records, several at once: after a night without a network there may be very many.
 func (f *queueFiles) loadAll(ids []string) map[string]*queueRecord {
 	records := make(map[string]*queueRecord, len(ids))
+	shared := map[string]string{}
 	var mu sync.Mutex
 	var work sync.WaitGroup
 	parts := max(1, min(2*runtime.GOMAXPROCS(0), len(ids)/100))
@@ -208,6 +209,7 @@ func (f *queueFiles) loadAll(ids []string) map[string]*queueRecord {
 					continue
 				}
 				mu.Lock()
+				record.share(shared)
 				records[ids[i]] = record
 				mu.Unlock()
 			}
@@ -215,6 +217,25 @@ func (f *queueFiles) loadAll(ids []string) map[string]*queueRecord {
 	}
 	work.Wait()
 	return records
+}
+
+// share keeps one copy of what many messages have in common: who sends, and why they wait.
+func (r *queueRecord) share(seen map[string]string) {
+	same := func(s *string) {
+		if known, ok := seen[*s]; ok {
+			*s = known
+		} else {
+			seen[*s] = *s
+		}
+	}
+	same(&r.Envelope.From)
+	same(&r.Envelope.Account)
+	for i := range r.States {
+		st := &r.States[i]
+		same(&st.Enhanced)
+		same(&st.Text)
+		same(&st.Remote)
+	}
 }
 
 func (f *queueFiles) loadOne(id string) (*queueRecord, error) {

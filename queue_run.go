@@ -232,6 +232,9 @@ func (q *Queue) move(item *queueItem, dest string) {
 
 // begin runs a try in a goroutine of its own. The lock is held.
 func (q *Queue) begin(ctx context.Context, d *queueDest, item *queueItem, rcpts []int) {
+	if item.busy == nil {
+		item.busy = map[string]bool{}
+	}
 	item.busy[d.name] = true
 	d.running++
 	q.running++
@@ -281,7 +284,9 @@ func (q *Queue) settle(ctx context.Context, d *queueDest, item *queueItem, rcpts
 	q.store(item)
 
 	q.mu.Lock()
-	delete(item.busy, d.name)
+	if delete(item.busy, d.name); len(item.busy) == 0 {
+		item.busy = nil
+	}
 	d.running--
 	q.running--
 	if suspect {

@@ -1,9 +1,39 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"time"
 )
+
+func senderWords(e *QueueEntry) string {
+	if e.From == "" {
+		return "the mail server"
+	}
+	return e.From
+}
+
+// recipientWords says in one line what a recipient waits for: "waits since 10:32 for ann@example.org: nobody answers; next
+// try 11:02".
+func recipientWords(e *QueueEntry, r *QueueRecipient, now time.Time) string {
+	reason := cleanText(strings.Join(strings.Fields(r.Reason), " "))
+	switch r.State {
+	case SendSent:
+		return "sent to " + r.Address
+	case SendFailed:
+		return "failed for " + r.Address + ": " + reason
+	case SendCancelled:
+		return "cancelled for " + r.Address
+	}
+	words := fmt.Sprintf("waits since %s for %s", clockWords(e.Queued, now), r.Address)
+	if reason != "" {
+		words += ": " + strings.TrimSuffix(reason, ".")
+	}
+	if !r.Next.After(now) {
+		return words + "; its turn comes next"
+	}
+	return words + "; next try " + clockWords(r.Next, now)
+}
 
 // clockWords gives a time as people here have it: the day only where it is not today.
 func clockWords(t, now time.Time) string {
