@@ -42,11 +42,7 @@ func fillQueue(t testing.TB, data string, n int) (id string) {
 func TestQueueCommands(t *testing.T) {
 	for _, up := range []bool{false, true} {
 		t.Run(fmt.Sprintf("running=%v", up), func(t *testing.T) {
-			data := t.TempDir()
-			if err := os.WriteFile(dataDir(data).settings(), []byte("domain = 'home.lan'\n"), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			mustRun(t, data, "user", "add", "maria")
+			data := homeData(t)
 			id := fillQueue(t, data, 1)
 			if up {
 				startRun(t, data)

@@ -19,16 +19,13 @@
 //	sasl*.go                logging in, the same for all protocols
 //	smtp*.go, pop3.go       one session type each
 //	imap*.go                the IMAP session, a family
-//	queue*.go, outbound.go, outbox.go, flood.go, notice.go, envelope.go
-//	                        mail that waits for other servers, and what its senders see of it
-//	send*.go, dkim.go, resolver*.go  sending it, signing it, asking the DNS
 //	textindex*.go           what SEARCH keeps of the texts of messages
 //	mailbox*.go, delivery.go, folder*.go, view.go, watch.go, incoming.go, mailfile.go, quota.go, metadata.go
 //	                        the store as the protocols see it
 //	maildir*.go, foldername.go, uidlist.go, keywords.go, subscriptions.go, attributes.go, acl.go
 //	                        its files, as Dovecot has them too
 //	flagjournal.go          flags that file names are still to get
-//	queue*.go, envelope.go, outbound*.go, flood.go, notice.go  mail that waits for other servers
+//	queue*.go, envelope.go, outbound*.go, outbox*.go, flood.go, notice.go  mail that waits for other servers
 //	send*.go, dkim.go, resolver*.go  the way there, signatures, the DNS
 //	verify*.go, received.go  where mail that arrives comes from
 //	index.go, mailstate.go  the disposable cache; the words of the store

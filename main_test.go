@@ -355,16 +355,23 @@ func TestHelp(t *testing.T) {
 	}
 }
 
+// homeData makes a data folder of the domain home.lan, whose owner is maria.
+func homeData(t testing.TB) string {
+	t.Helper()
+	data := t.TempDir()
+	if err := os.WriteFile(dataDir(data).settings(), []byte("domain = 'home.lan'\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, data, "user", "add", "maria")
+	return data
+}
+
 // TestCommandsUpAndDown runs the same commands with and without a running
 // appliance.
 func TestCommandsUpAndDown(t *testing.T) {
 	for _, up := range []bool{false, true} {
 		t.Run(fmt.Sprintf("running=%v", up), func(t *testing.T) {
-			data := t.TempDir()
-			if err := os.WriteFile(dataDir(data).settings(), []byte("domain = 'home.lan'\n"), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			mustRun(t, data, "user", "add", "maria")
+			data := homeData(t)
 			if up {
 				startRun(t, data)
 			}
