@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -44,6 +45,38 @@ type accessTable struct {
 	lists   map[string]accessFile    // by the folder's path
 	folders map[string]accessFolders // by the maildrop's path
 	changes int                      // counts what was forgotten
+
+	watches map[*grantsWatch]struct{}
+}
+
+// grantsWatch is one who wants to know when access lists change.
+type grantsWatch struct{ changed func() }
+
+// WatchGrants calls changed, which must not block, without locks held whenever an access list is changed through the store, until
+// stop is called.
+func (s *Store) WatchGrants(changed func()) (stop func()) {
+	t, w := &s.access, &grantsWatch{changed}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.watches == nil {
+		t.watches = make(map[*grantsWatch]struct{})
+	}
+	t.watches[w] = struct{}{}
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		delete(t.watches, w)
+	}
+}
+
+// tell tells those who watch that a list has changed.
+func (t *accessTable) tell() {
+	t.mu.Lock()
+	watches := slices.Collect(maps.Keys(t.watches))
+	t.mu.Unlock()
+	for _, w := range watches {
+		w.changed()
+	}
 }
 
 // accessFile is a file that was read.
@@ -171,8 +204,8 @@ func (s *Store) RightsIn(account, name string, who Grantee) Rights {
 
 // MailboxAccess is what somebody may do in a mailbox.
 type MailboxAccess struct {
-	Name   string // in its own maildrop
-	Rights Rights
+	FolderInfo // named as in its own maildrop, without its special uses
+	Rights     Rights
 }
 
 // Access gives the mailboxes of an account that have an access list, and what somebody may do in each. It does not open the
@@ -185,7 +218,7 @@ func (s *Store) Access(account string, who Grantee) []MailboxAccess {
 	var all []MailboxAccess
 	for _, dir := range s.access.in(drop, s.now()) {
 		if list := s.access.of(filepath.Join(drop, dir)); list != nil {
-			all = append(all, MailboxAccess{decodeFolder(dir), list.Rights(who, account == who.Account)})
+			all = append(all, MailboxAccess{FolderInfo{Name: decodeFolder(dir), dir: dir}, list.Rights(who, account == who.Account)})
 		}
 	}
 	return all
@@ -393,8 +426,11 @@ func (d *Maildrop) ChangeACL(c Claim, name string, edit func(*AccessList) error)
 	f := d.folders[dir]
 	d.mu.Unlock()
 	d.listMu.Unlock()
-	if err == nil && f != nil {
-		f.tell()
+	if err == nil {
+		if f != nil {
+			f.tell()
+		}
+		d.store.access.tell()
 	}
 	return diskError(err)
 }

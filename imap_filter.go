@@ -41,11 +41,11 @@ type mailboxFilter struct {
 // selected says whether the filter is about the selected mailbox, whichever that is.
 func (f *mailboxFilter) selected() bool { return f.kind <= filterDelayed }
 
-// has says whether the filter is about a mailbox.
-func (f *mailboxFilter) has(name string, subscribed bool) bool {
+// has says whether the filter is about a mailbox, which may be other people's. None of those is a personal one.
+func (f *mailboxFilter) has(name string, other, subscribed bool) bool {
 	switch f.kind {
 	case filterPersonal:
-		return true
+		return !other
 	case filterSubscribed:
 		return subscribed
 	case filterMailboxes:
@@ -99,31 +99,15 @@ func (s *imapSession) mailboxFilter(cmd *imapCommand, other filterKind) (f mailb
 	return f, err
 }
 
-// filtered gives the mailboxes that exist and that keep wants, by name, INBOX first.
-func (s *imapSession) filtered(keep func(name string, subscribed bool) bool) ([]FolderInfo, error) {
+// filtered gives the mailboxes that the user sees and that one of the filters is about, by name, INBOX first, those of other
+// people behind his own.
+func (s *imapSession) filtered(filters []mailboxFilter) ([]visibleFolder, error) {
 	folders, subs, err := s.folders()
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(folders, func(f FolderInfo) bool {
-		_, subscribed := slices.BinarySearch(subs, f.Name)
-		return !keep(f.Name, subscribed)
-	}), nil
-}
-
-// filteredOthers gives the mailboxes of other people that the user may see and that one of the filters is about. None is a
-// personal one.
-func (s *imapSession) filteredOthers(filters []mailboxFilter) ([]FolderInfo, error) {
-	folders, _ := s.otherFolders()
-	if len(folders) == 0 {
-		return nil, nil
-	}
-	subs, err := s.drop.Subscribed()
-	if err != nil {
-		return nil, err
-	}
-	return slices.DeleteFunc(folders, func(folder FolderInfo) bool {
+	return slices.DeleteFunc(folders, func(folder visibleFolder) bool {
 		_, subscribed := slices.BinarySearch(subs, folder.Name)
-		return !slices.ContainsFunc(filters, func(f mailboxFilter) bool { return f.kind != filterPersonal && f.has(folder.Name, subscribed) })
+		return !slices.ContainsFunc(filters, func(f mailboxFilter) bool { return f.has(folder.Name, folder.other, subscribed) })
 	}), nil
 }

@@ -116,9 +116,7 @@ func (s *imapSession) create(cmd *imapCommand) error {
 	if err := p.drop.CreateFolderAs(s.claim(needCreate), p.name, use); err != nil {
 		return p.fail(err)
 	}
-	if !p.other {
-		s.caused(MailboxEvent{Kind: MailboxCreated, Name: name})
-	}
+	s.caused(p, MailboxEvent{Kind: MailboxCreated, Name: p.name})
 	folder, err := p.drop.Open(p.name)
 	if err != nil {
 		return p.fail(err)
@@ -186,9 +184,7 @@ func (s *imapSession) delete(cmd *imapCommand) error {
 	if err := p.drop.DeleteFolderAs(s.claim(needDelete), p.name); err != nil {
 		return p.fail(err)
 	}
-	if !p.other {
-		s.caused(MailboxEvent{Kind: MailboxDeleted, Name: name})
-	}
+	s.caused(p, MailboxEvent{Kind: MailboxDeleted, Name: p.name})
 	if selected {
 		s.closeView()
 	}
@@ -249,13 +245,11 @@ func (s *imapSession) renameFolder(from, to string) error {
 	if err != nil {
 		return p.fail(err)
 	}
-	if !p.other {
-		e := MailboxEvent{Kind: MailboxRenamed, Name: to, OldName: from}
-		if from == "INBOX" { // RFC 9051 §6.3.6: it stays, and its messages are in a new mailbox
-			e = MailboxEvent{Kind: MailboxCreated, Name: to}
-		}
-		s.caused(e)
+	e := MailboxEvent{Kind: MailboxRenamed, Name: inner, OldName: p.name}
+	if p.name == "INBOX" { // RFC 9051 §6.3.6: it stays, and its messages are in a new mailbox
+		e = MailboxEvent{Kind: MailboxCreated, Name: inner}
 	}
+	s.caused(p, e)
 	return nil
 }
 
@@ -279,7 +273,7 @@ func (s *imapSession) subscribe(cmd *imapCommand) error {
 func (s *imapSession) setSubscribed(name string, on bool) error {
 	err := s.drop.Subscribe(name, on)
 	if err == nil {
-		s.caused(MailboxEvent{Kind: SubscriptionChanged, Name: name})
+		s.causedIn(s.drop.Account(), MailboxEvent{Kind: SubscriptionChanged, Name: name})
 	}
 	return err
 }

@@ -156,24 +156,25 @@ type treeNode struct {
 	subscribed bool
 	use        []imap.MailboxAttr
 	rights     Rights
+	other      bool // it is other people's
 
 	subscribedBelow, specialBelow bool // CHILDINFO
 }
 
 // buildTree joins folders and subscriptions to a list of all names and their parents.
-func buildTree(folders []FolderInfo, subs []string) []*treeNode {
+func buildTree(folders []visibleFolder, subs []string) []*treeNode {
 	nodes := map[string]*treeNode{}
 	node := func(name string) *treeNode {
 		n := nodes[name]
 		if n == nil {
-			n = &treeNode{name: name}
+			n = &treeNode{name: name, other: strings.HasPrefix(name, othersPrefix)}
 			nodes[name] = n
 		}
 		return n
 	}
 	for _, f := range folders {
 		n := node(f.Name)
-		n.exists, n.use = true, f.SpecialUse
+		n.exists, n.use, n.rights, n.other = true, f.SpecialUse, f.rights, f.other
 		for parent := range parents(f.Name) {
 			p := node(parent)
 			p.children = true

@@ -17,9 +17,6 @@ import (
 // imapMaxEntryName is how long the name of an annotation may be, in bytes.
 const imapMaxEntryName = 255
 
-// specialUseEntry is the annotation that is a mailbox's special use (RFC 6154 §4).
-const specialUseEntry = "/private/specialuse"
-
 // depthInfinity is DEPTH infinity.
 const depthInfinity = -1
 
@@ -394,20 +391,7 @@ func (s *imapSession) setServerMetadata(changes []MetadataChange) error {
 			return imapNo("NOPERM", "The server's shared annotations are those of whoever runs it")
 		}
 	}
-	return s.changeMetadata(nil, changes)
-}
-
-// changeMetadata changes annotations, of which NOTIFY tells the session's own client nothing (RFC 5465 §5).
-func (s *imapSession) changeMetadata(folder *Folder, changes []MetadataChange) error {
-	if err := s.drop.SetMetadata(folder, changes); err != nil {
-		return s.metadataReply(err)
-	}
-	name := ""
-	if folder != nil {
-		name = folder.Name()
-	}
-	s.caused(MailboxEvent{Kind: MetadataChanged, Name: name, Entries: changedEntries(changes)})
-	return nil
+	return s.annotate(nil, changes)
 }
 
 // setMailboxMetadata changes the annotations of a mailbox. RFC 5464 §3.3 asks for the right to see it and one more; here,
@@ -434,7 +418,7 @@ func (s *imapSession) setMailboxMetadata(name string, changes []MetadataChange) 
 		}
 	}
 	if use == nil {
-		return s.changeMetadata(folder, others)
+		return s.annotate(folder, others)
 	}
 	// Both files cannot change at once: the use goes first, and back if the rest fails.
 	before, err := s.specialUseOf(folder)
@@ -444,11 +428,22 @@ func (s *imapSession) setMailboxMetadata(name string, changes []MetadataChange) 
 	if err := s.setSpecialUse(folder, use.Value); err != nil {
 		return err
 	}
-	if err := s.changeMetadata(folder, others); err != nil {
+	if err := s.annotate(folder, others); err != nil {
 		if undo := s.setSpecialUse(folder, before); undo != nil {
 			s.c.Log.Warn("special use not set back", "error", undo)
 		}
 		return err
+	}
+	return nil
+}
+
+// annotate changes annotations of a folder, nil for the server.
+func (s *imapSession) annotate(folder *Folder, changes []MetadataChange) error {
+	if err := s.drop.SetMetadata(folder, changes); err != nil {
+		return s.metadataReply(err)
+	}
+	for _, n := range s.drop.metadataNotices(folder, changes) {
+		s.causedIn(n.drop.Account(), n.event)
 	}
 	return nil
 }
@@ -466,9 +461,13 @@ func (s *imapSession) setSpecialUse(folder *Folder, value string) error {
 		}
 		uses = append(uses, use)
 	}
-	err := s.drop.SetSpecialUse(folder.Name(), uses)
+	name := folder.Name()
+	err := s.drop.SetSpecialUse(name, uses)
 	if errors.Is(err, ErrUseByName) {
 		return imapNo("USEATTR", "The mailbox has its use by its name")
+	}
+	if err == nil {
+		s.causedIn(s.drop.Account(), MailboxEvent{Kind: MetadataChanged, Name: name, Entries: specialUseEntry})
 	}
 	return err
 }

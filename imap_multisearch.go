@@ -88,22 +88,15 @@ func (s *imapSession) parseSources(cmd *imapCommand) ([]mailboxFilter, error) {
 
 // searchAll searches the mailboxes that the sources are about: the selected one first, the others by name, each once.
 func (s *imapSession) searchAll(cmd *imapCommand, q *searchRequest, sources []mailboxFilter) error {
-	boxes, err := s.filtered(func(name string, subscribed bool) bool {
-		return slices.ContainsFunc(sources, func(f mailboxFilter) bool { return f.has(name, subscribed) })
-	})
+	boxes, err := s.filtered(sources)
 	if err != nil {
 		return err
 	}
-	others, err := s.filteredOthers(sources)
-	if err != nil {
-		return err
-	}
-	boxes = append(boxes, others...)
 	if len(boxes) > esearchMaxMailboxes {
 		return imapNo("LIMIT", fmt.Sprintf("%d mailboxes can be searched at once", esearchMaxMailboxes))
 	}
 	selected := s.selectedName()
-	has := func(f FolderInfo) bool { return f.Name == selected }
+	has := func(f visibleFolder) bool { return f.Name == selected }
 	named := slices.ContainsFunc(boxes, has) && s.view != nil
 	if named || slices.ContainsFunc(sources, func(f mailboxFilter) bool { return f.selected() }) {
 		if err := s.searchSelected(cmd, q, selected); err != nil {

@@ -32,14 +32,11 @@ func (s *imapSession) selectedName() string {
 // tellNotices tells what has happened outside the selected mailbox.
 func (s *imapSession) tellNotices() {
 	n := s.notify
-	if n == nil || n.watch == nil {
+	if n == nil || len(n.watches) == 0 {
 		return
 	}
-	var selected *Folder
-	if s.view != nil {
-		selected = s.view.Folder()
-	}
-	news := n.watch.Take(selected)
+	n.stale = n.grants.changed.Swap(false) || n.stale
+	news := s.takeNews(n)
 	switch {
 	case news.Closed:
 		s.done, s.bye = true, "The account is no longer available"
@@ -47,13 +44,14 @@ func (s *imapSession) tellNotices() {
 	case news.Lost:
 		s.overflow("Too much has happened")
 		return
-	case len(news.Events) > 0 || n.stale:
-		if !s.tellEvents(news.Events) {
-			return
-		}
+	case (len(news.Events) > 0 || n.stale) && !s.tellEvents(news.Events):
+		return
 	}
 	for _, name := range slices.SortedFunc(maps.Keys(news.Changed), compareFolders) {
 		s.tellStatus(name, news.Changed[name], false)
+	}
+	if n.stale { // a mailbox that is followed is not for the client any more
+		s.tellEvents(nil)
 	}
 }
 
@@ -75,6 +73,7 @@ func (s *imapSession) tellStatus(name string, changed MailboxChange, first bool)
 	}
 	folder, err := s.open(name, needNotify)
 	if err != nil { // it has gone, or is not for the client
+		n.stale = true
 		return
 	}
 	defer folder.Release()
@@ -117,9 +116,6 @@ func (s *imapSession) isNews(told, now *Status, events notifyEvents) bool {
 // when that are too many.
 func (s *imapSession) tellEvents(events []MailboxEvent) bool {
 	n := s.notify
-	for _, e := range events {
-		n.apply(e)
-	}
 	tree, err := s.folderTree()
 	if err != nil {
 		s.c.Log.Error("cannot list the mailboxes", "error", err)
@@ -133,11 +129,18 @@ func (s *imapSession) tellEvents(events []MailboxEvent) bool {
 	for _, e := range events {
 		s.tellEvent(e, nodes, written)
 	}
+	more, noAccess := s.unseenEvents(n, nodes)
+	slices.SortFunc(more, func(a, b MailboxEvent) int { return compareFolders(a.Name, b.Name) })
+	for _, e := range more {
+		s.tellEvent(e, nodes, written)
+	}
+	before := n.boxes
 	entered, err := s.follow(n)
 	if err != nil {
 		s.overflow("There are too many mailboxes to follow")
 		return false
 	}
+	s.tellNoAccess(noAccess, before, nodes)
 	for _, name := range entered { // what came to them before they were followed
 		if name != s.selectedName() {
 			s.tellStatus(name, anyChange, false)
@@ -146,53 +149,92 @@ func (s *imapSession) tellEvents(events []MailboxEvent) bool {
 	return true
 }
 
-// apply brings what the client was told in step with an event: it goes with a mailbox, and follows one to its new name
-// with those below it.
-func (n *notifier) apply(e MailboxEvent) {
-	switch e.Kind {
-	case MailboxDeleted:
-		delete(n.told, e.Name)
-		return
-	case MailboxRenamed:
-	default:
-		return
+// tellNoAccess says of mailboxes that the user may no longer look up, and of those that were followed and that he may no longer
+// read, that nothing more is told of them (RFC 5465 §5.9).
+func (s *imapSession) tellNoAccess(hidden []string, before map[string]notifyEvents, nodes map[string]*treeNode) {
+	n := s.notify
+	lost := map[string]bool{}
+	for _, name := range hidden {
+		delete(n.known, name)
+		lost[name] = before[name] != 0 || n.wants(eventMailboxName, nodeOf(nodes, name), false)
 	}
-	for _, name := range slices.Collect(maps.Keys(n.told)) {
-		if rest, ok := strings.CutPrefix(name, e.OldName); ok && (rest == "" || rest[0] == '/') {
-			n.told[e.Name+rest] = n.told[name]
-			delete(n.told, name)
+	for name := range before {
+		if node := nodes[name]; node != nil && node.exists && node.rights&needNotify != needNotify {
+			lost[name] = true
+		}
+	}
+	for _, name := range slices.SortedFunc(maps.Keys(lost), compareFolders) {
+		if lost[name] {
+			s.writeList([]string{`\NoAccess`, `\NoSelect`}, name, "")
 		}
 	}
 }
 
-// tellEvent writes the LIST responses of an event, each once (RFC 5465 §5.4, §5.5), or METADATA (§5.6). A mailbox that comes or goes concerns
-// its parent as well.
+// tellEvent writes the responses of an event, each LIST response once (RFC 5465 §5.4 to §5.7), if it is about what the user sees.
 func (s *imapSession) tellEvent(e MailboxEvent, nodes map[string]*treeNode, written map[[2]string]bool) {
-	switch e.Kind {
-	case SubscriptionChanged:
-		if s.notify.wants(eventSubscription, nodeOf(nodes, e.Name), true) {
-			s.writeNode(nodeOf(nodes, e.Name), "", written)
+	n, node := s.notify, nodeOf(nodes, e.Name)
+	known := n.known[e.Name]
+	if e.Kind == MailboxRenamed {
+		known = n.known[e.OldName]
+	}
+	switch {
+	case e.Kind == SubscriptionChanged:
+		if n.wants(eventSubscription, node, true) {
+			s.writeNode(node, "", written)
 		}
-	case MailboxRenamed:
-		node, old := nodeOf(nodes, e.Name), nodeOf(nodes, e.OldName)
-		if s.notify.wants(eventMailboxName, node, false) || s.notify.wants(eventMailboxName, old, false) {
+	case e.Kind == MetadataChanged:
+		s.tellMetadata(e, node)
+	case e.Kind == MailboxCreated && (known || !node.exists), e.Kind == MailboxDeleted && !known:
+	case e.Kind == MailboxRenamed && !(known && node.exists):
+	default:
+		n.apply(e)
+		s.tellName(e, nodes, written)
+	}
+}
+
+// tellName tells of a mailbox that has come, gone or got another name. One that comes or goes concerns its parent as well.
+func (s *imapSession) tellName(e MailboxEvent, nodes map[string]*treeNode, written map[[2]string]bool) {
+	node := nodeOf(nodes, e.Name)
+	wanted := s.notify.wants(eventMailboxName, node, false)
+	if e.Kind == MailboxRenamed {
+		if wanted || s.notify.wants(eventMailboxName, nodeOf(nodes, e.OldName), false) {
 			s.writeNode(node, e.OldName, written)
 		}
-	case MetadataChanged:
-		if s.notify.wantsMetadata(nodeOf(nodes, e.Name)) {
-			s.write(append(append(appendMailbox([]byte("* METADATA "), e.Name, s.utf8), ' '), e.Entries+"\r\n"...))
-		}
-	default:
-		names := []string{e.Name}
-		if i := strings.LastIndexByte(e.Name, '/'); i > 0 {
-			names = append(names, e.Name[:i])
-		}
-		for _, name := range names {
-			if node := nodeOf(nodes, name); s.notify.wants(eventMailboxName, node, false) {
-				s.writeNode(node, "", written)
-			}
-		}
+		return
 	}
+	if wanted {
+		s.writeNode(node, "", written)
+	}
+	for parent := range parents(e.Name) {
+		above := nodeOf(nodes, parent)
+		if !isOwnersRoot(parent) && s.notify.wants(eventMailboxName, above, false) {
+			s.writeNode(above, "", written)
+		}
+		return
+	}
+}
+
+// isOwnersRoot says whether a name is a level above all mailboxes of somebody else.
+func isOwnersRoot(name string) bool {
+	rest, ok := strings.CutPrefix(name, othersRoot)
+	return ok && (rest == "" || rest[0] == '/' && !strings.Contains(rest[1:], "/"))
+}
+
+// tellMetadata tells which annotations of a mailbox, or of the server, have changed, without their values.
+func (s *imapSession) tellMetadata(e MailboxEvent, node *treeNode) {
+	if e.Name == "" {
+		asked := func(g eventGroup) bool { return g.events&eventServerMetadata != 0 }
+		if !slices.ContainsFunc(s.notify.groups, asked) {
+			return
+		}
+	} else if !node.exists || node.rights&needMetadata != needMetadata || !s.notify.wants(eventMailboxMetadata, node, false) {
+		return
+	}
+	b := appendMailbox([]byte("* METADATA "), e.Name, s.utf8)
+	for name := range strings.SplitSeq(e.Entries, "\n") {
+		b = appendAString(append(b, ' '), name)
+	}
+	s.write(append(b, "\r\n"...))
 }
 
 // nodeOf gives the mailbox of a name, one that does not exist where there is none.
@@ -200,24 +242,15 @@ func nodeOf(nodes map[string]*treeNode, name string) *treeNode {
 	if node := nodes[name]; node != nil {
 		return node
 	}
-	return &treeNode{name: name}
+	return &treeNode{name: name, other: strings.HasPrefix(name, othersPrefix)}
 }
 
 // wants says whether an event of a mailbox is asked for. Whoever is interested in what is subscribed hears of what no
 // longer is.
 func (n *notifier) wants(event notifyEvents, node *treeNode, subscription bool) bool {
 	return slices.ContainsFunc(n.groups, func(g eventGroup) bool {
-		return g.events&event != 0 && g.filter.has(node.name, node.subscribed || subscription)
+		return g.events&event != 0 && g.filter.has(node.name, node.other, node.subscribed || subscription)
 	})
-}
-
-// wantsMetadata says whether changes of annotations are asked for; a node without a name is the server (RFC 5465 §5.6, §5.7),
-// whatever mailboxes are named beside it.
-func (n *notifier) wantsMetadata(node *treeNode) bool {
-	if node.name != "" {
-		return n.wants(eventMailboxMetadata, node, false)
-	}
-	return slices.ContainsFunc(n.groups, func(g eventGroup) bool { return g.events&eventServerMetadata != 0 })
 }
 
 // writeNode writes the LIST response of a mailbox, with its old name if it has just got another.
@@ -235,17 +268,6 @@ func (s *imapSession) writeNode(node *treeNode, oldName string, written map[[2]s
 	s.writeList(attributes, node.name, extended)
 }
 
-// caused says that the session has made an event itself: it is not told of it (RFC 5465 §5).
-func (s *imapSession) caused(e MailboxEvent) {
-	n := s.notify
-	if n == nil || n.watch == nil {
-		return
-	}
-	n.watch.TakeBack(e)
-	n.apply(e)
-	n.stale = true
-}
-
 // appended says that the session has put messages into a folder itself: it is not told of them as of others' (RFC 5465
 // §5, §5.2).
 func (s *imapSession) appended(folder *Folder, uids []imap.UID) {
@@ -255,7 +277,7 @@ func (s *imapSession) appended(folder *Folder, uids []imap.UID) {
 		}
 		return
 	}
-	if s.notify == nil || s.notify.watch == nil {
+	if s.notify == nil || len(s.notify.watches) == 0 {
 		return
 	}
 	name := s.nameOf(folder)

@@ -6,6 +6,7 @@ package main
 import (
 	"errors"
 	"maps"
+	"slices"
 	"strings"
 )
 
@@ -60,11 +61,13 @@ type notifier struct {
 	immediate bool          // SELECTED and not SELECTED-DELAYED: expunges are told at any time
 	fetch     *fetchRequest // what is told of new messages in it; nil: only that there are some
 
-	groups []eventGroup  // of other mailboxes
-	watch  *MailboxWatch // nil without groups
-	stale  bool          // the list of mailboxes has changed since it was followed
-	boxes  map[string]notifyEvents
-	told   map[string]Status // the last state that the client was told of a mailbox, where it was
+	groups  []eventGroup    // of other mailboxes
+	watches []*notifyWatch  // the user's own maildrop's first; none without groups
+	grants  *grantsNotice   // nil without groups
+	stale   bool            // the list of mailboxes may be another one since it was followed
+	known   map[string]bool // the mailboxes that exist for the client
+	boxes   map[string]notifyEvents
+	told    map[string]Status // the last state that the client was told of a mailbox, where it was
 }
 
 // setNotify is NOTIFY. RFC 5465 §3.1: what has happened up to now is told, as NOOP would; what was not asked for until now
@@ -75,11 +78,7 @@ func (s *imapSession) setNotify(cmd *imapCommand) error {
 		return err
 	}
 	if len(n.groups) > 0 {
-		if n.watch, err = s.drop.Watch(s.idle.changed); err != nil {
-			return err
-		}
-		if _, err := s.follow(n); err != nil {
-			n.watch.Close()
+		if err := s.watchAll(n); err != nil {
 			return err
 		}
 	}
@@ -107,8 +106,8 @@ func (n *notifier) inherit(told map[string]Status) {
 
 // endNotify goes back to what is without NOTIFY.
 func (s *imapSession) endNotify() {
-	if s.notify != nil && s.notify.watch != nil {
-		s.notify.watch.Close()
+	if s.notify != nil {
+		s.notify.close()
 	}
 	s.notify, s.appendedUIDs = nil, nil
 	s.holdView()
@@ -137,7 +136,7 @@ func (s *imapSession) pushes() (push, expunge bool) {
 	if n == nil {
 		return false, false
 	}
-	return n.selected != 0 || n.watch != nil, n.immediate && n.selected&eventMessageExpunge != 0
+	return n.selected != 0 || len(n.watches) > 0, n.immediate && n.selected&eventMessageExpunge != 0
 }
 
 // parseNotify parses the arguments (RFC 5465 §8).
@@ -267,33 +266,53 @@ func (c *imapCommand) notifyEvents() (events notifyEvents, fetch *fetchRequest, 
 // follow finds the mailboxes that the groups are about and follows those whose messages count. It gives the ones that
 // were not among them before.
 func (s *imapSession) follow(n *notifier) (entered []string, err error) {
-	boxes := map[string]notifyEvents{}
-	followed, err := s.filtered(func(name string, subscribed bool) bool {
-		for i := range n.groups {
-			if g := &n.groups[i]; g.filter.has(name, subscribed) {
-				boxes[name] |= g.events & messageEvents
-			}
+	var folders []visibleFolder
+	var subs []string
+	for added := true; added; { // what comes to a maildrop before it is watched is not missed
+		if folders, subs, err = s.folders(); err != nil {
+			return nil, err
 		}
-		return boxes[name] != 0
-	})
-	if err != nil {
-		return nil, err
-	}
-	if len(followed) > notifyMaxMailboxes {
-		return nil, imapNo("NOTIFICATIONOVERFLOW", "There are too many mailboxes to follow")
-	}
-	for _, box := range followed {
-		if _, before := n.boxes[box.Name]; !before {
-			entered = append(entered, box.Name)
+		if added, err = s.watchOwners(n, folders); err != nil {
+			return nil, err
 		}
 	}
-	for name := range boxes {
-		if boxes[name] == 0 {
-			delete(boxes, name)
+	boxes, followed := map[string]notifyEvents{}, map[string][]FolderInfo{}
+	for i := range folders {
+		f := &folders[i]
+		_, subscribed := slices.BinarySearch(subs, f.Name)
+		events := n.eventsOf(f.Name, f.other, subscribed) & messageEvents
+		if events == 0 || f.rights&needNotify != needNotify {
+			continue
+		}
+		boxes[f.Name] = events
+		followed[f.account] = append(followed[f.account], f.FolderInfo)
+		if _, before := n.boxes[f.Name]; !before {
+			entered = append(entered, f.Name)
+		}
+	}
+	if len(boxes) > notifyMaxMailboxes {
+		return nil, errNotifyOverflow
+	}
+	if n.known == nil {
+		n.known = make(map[string]bool, len(folders))
+		for i := range folders {
+			n.known[folders[i].Name] = true
 		}
 	}
 	maps.DeleteFunc(n.told, func(name string, _ Status) bool { return boxes[name] == 0 })
 	n.boxes, n.stale = boxes, false
-	n.watch.Follow(followed)
+	for _, w := range n.watches {
+		w.Follow(followed[w.drop.Account()])
+	}
 	return entered, nil
+}
+
+// eventsOf gives the events of a mailbox that are asked for.
+func (n *notifier) eventsOf(name string, other, subscribed bool) (events notifyEvents) {
+	for i := range n.groups {
+		if g := &n.groups[i]; g.filter.has(name, other, subscribed) {
+			events |= g.events
+		}
+	}
+	return events
 }

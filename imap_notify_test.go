@@ -329,7 +329,7 @@ func TestIMAPNotifyCostsNothing(t *testing.T) {
 
 // Which mailboxes a filter is about.
 func TestMailboxFilter(t *testing.T) {
-	names := []string{"INBOX", "a", "a/b", "a/b/c", "ab", "b"}
+	names := []string{"INBOX", "a", "a/b", "a/b/c", "ab", "b", "other"} // other: somebody else's
 	for _, test := range []struct {
 		filter mailboxFilter
 		want   string
@@ -339,13 +339,13 @@ func TestMailboxFilter(t *testing.T) {
 		{mailboxFilter{kind: filterSubscribed}, "[b]"},
 		{mailboxFilter{filterSubtree, []string{"a"}}, "[a a/b a/b/c]"},
 		{mailboxFilter{filterSubtree, []string{"a/b", "INBOX"}}, "[INBOX a/b a/b/c]"},
-		{mailboxFilter{filterSubtree, []string{""}}, "[INBOX a a/b a/b/c ab b]"},
+		{mailboxFilter{filterSubtree, []string{""}}, "[INBOX a a/b a/b/c ab b other]"},
 		{mailboxFilter{filterSubtreeOne, []string{"a"}}, "[a a/b]"},
-		{mailboxFilter{filterSubtreeOne, []string{""}}, "[INBOX a ab b]"},
+		{mailboxFilter{filterSubtreeOne, []string{""}}, "[INBOX a ab b other]"},
 		{mailboxFilter{filterSubtreeOne, []string{"x", "a/b"}}, "[a/b a/b/c]"},
 		{mailboxFilter{filterMailboxes, []string{"a/b", "x", "ab"}}, "[a/b ab]"},
 	} {
-		got := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !test.filter.has(name, name == "b") })
+		got := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !test.filter.has(name, name == "other", name == "b") })
 		if fmt.Sprint(got) != test.want {
 			t.Errorf("%v is about %v, want %s", test.filter, got, test.want)
 		}

@@ -205,8 +205,8 @@ func (s *imapSession) updateSelected(expunge bool) {
 	if s.view == nil {
 		return
 	}
-	if s.notify != nil && s.notify.watch != nil && s.wantsMessages() {
-		s.notify.watch.Seen(s.view.Folder())
+	if w := s.notify.watchOf(s.view.Folder().Account()); w != nil && s.wantsMessages() {
+		w.Seen(s.view.Folder())
 	}
 	changes, err := s.view.Sync(expunge)
 	if err != nil && !changes.Deleted {

@@ -148,74 +148,77 @@ func (s *imapSession) open(name string, need Rights) (*Folder, error) {
 
 // nameOf is what the session's user calls a folder, which may have got another name since it was opened.
 func (s *imapSession) nameOf(f *Folder) string {
-	if f.Account() == s.drop.Account() {
-		return f.Name()
-	}
-	return othersPrefix + s.p.Accounts.ShortName(f.Account()) + "/" + f.Name()
+	return s.prefixOf(f.Account()) + f.Name()
 }
 
-// folderTree gives all names, sorted, INBOX first: the user's own, those that others let him see, those that are subscribed.
-// Parents that do not exist are among them.
+// prefixOf is what the names of an account's mailboxes begin with for the session's user.
+func (s *imapSession) prefixOf(account string) string {
+	if account == s.drop.Account() {
+		return ""
+	}
+	return othersPrefix + s.p.Accounts.ShortName(account) + "/"
+}
+
+// folderTree gives all names, sorted, INBOX first: of the mailboxes that the user sees, and those that are subscribed. Parents
+// that do not exist are among them.
 func (s *imapSession) folderTree() ([]*treeNode, error) {
-	own, subs, err := s.folders()
+	folders, subs, err := s.folders()
 	if err != nil {
 		return nil, err
 	}
-	limited := s.access(s.drop.Account())
-	others, rights := s.otherFolders()
-	tree := buildTree(append(own, others...), subs)
-	for _, n := range tree {
-		n.rights = RightsAll
-		if r, ok := rights[n.name]; ok {
-			n.rights = r
-		} else if r, ok := limited[n.name]; ok {
-			n.rights = r
-		}
-	}
-	return tree, nil
+	return buildTree(folders, subs), nil
 }
 
-// folders gives the user's own mailboxes, as far as he lets himself see them, and the names that are subscribed, both sorted.
-func (s *imapSession) folders() ([]FolderInfo, []string, error) {
-	folders, err := s.drop.Folders()
+// visibleFolder is a mailbox that the session's user sees, by the name that it has for him.
+type visibleFolder struct {
+	FolderInfo
+	account string // its owner
+	other   bool   // it is somebody else's
+	rights  Rights
+}
+
+// folders gives the mailboxes that exist and that the user may look up, his own and then those of others, and the names that are
+// subscribed, sorted.
+func (s *imapSession) folders() (visible []visibleFolder, subs []string, err error) {
+	own, err := s.drop.Folders()
 	if err != nil {
 		return nil, nil, err
 	}
-	limited := s.access(s.drop.Account())
-	folders = slices.DeleteFunc(folders, func(f FolderInfo) bool {
-		rights, ok := limited[f.Name]
-		return ok && rights&needList == 0
-	})
-	subs, err := s.drop.Subscribed()
-	return folders, subs, err
-}
-
-// access gives the user's rights in those mailboxes of an account that have an access list.
-func (s *imapSession) access(account string) map[string]Rights {
-	rights := make(map[string]Rights)
-	for _, m := range s.p.Store.Access(account, s.who()) {
-		rights[m.Name] = m.Rights
+	if subs, err = s.drop.Subscribed(); err != nil {
+		return nil, nil, err
 	}
-	return rights
+	who := s.who()
+	limited := make(map[string]Rights)
+	for _, m := range s.p.Store.Access(who.Account, who) {
+		limited[m.Name] = m.Rights
+	}
+	taken := make(map[string]bool)
+	for _, f := range own {
+		rights, ok := limited[f.Name]
+		if !ok {
+			rights = RightsAll
+		}
+		if rights&needList != 0 {
+			visible = append(visible, visibleFolder{f, who.Account, false, rights})
+		}
+		taken[f.Name] = true
+	}
+	return append(visible, s.otherFolders(who, taken)...), subs, nil
 }
 
-// otherFolders gives what others let the user see, and his rights there. A name that is taken by one of his own is left out.
-func (s *imapSession) otherFolders() (folders []FolderInfo, rights map[string]Rights) {
-	rights = make(map[string]Rights)
+// otherFolders gives what others let the user see, but for names that are taken by his own.
+func (s *imapSession) otherFolders(who Grantee, taken map[string]bool) (visible []visibleFolder) {
 	for _, account := range s.p.Accounts.Addresses() {
-		if account == s.drop.Account() {
+		if account == who.Account {
 			continue
 		}
-		prefix := othersPrefix + s.p.Accounts.ShortName(account) + "/"
-		for _, m := range s.p.Store.Access(account, s.who()) {
-			if m.Rights&needList == 0 {
-				continue
-			}
-			if _, _, other := s.splitOther(prefix + m.Name); other {
-				folders = append(folders, FolderInfo{Name: prefix + m.Name})
-				rights[prefix+m.Name] = m.Rights
+		prefix := s.prefixOf(account)
+		for _, m := range s.p.Store.Access(account, who) {
+			if m.Name = prefix + m.Name; m.Rights&needList != 0 && !taken[m.Name] {
+				visible = append(visible, visibleFolder{m.FolderInfo, account, true, m.Rights})
 			}
 		}
 	}
-	return folders, rights
+	slices.SortFunc(visible, func(a, b visibleFolder) int { return compareFolders(a.Name, b.Name) })
+	return visible
 }

@@ -42,15 +42,16 @@ const (
 	MailboxDeleted
 	MailboxRenamed
 	SubscriptionChanged // the mailbox need not exist
-	MetadataChanged     // the name is "" for the server's annotations
+	MetadataChanged
 )
 
 // MailboxEvent is an event with the names it is about. Children that were renamed with their parent have none.
 type MailboxEvent struct {
 	Kind    MailboxEventKind
-	Name    string // after the event
+	Name    string // after the event; "" of MetadataChanged: the server
 	OldName string // of MailboxRenamed
-	Entries string // of MetadataChanged: the names of the annotations, with spaces between
+	Entries string // of MetadataChanged: the names of the annotations, all private or all shared, a newline between them
+	Owner   string // of MetadataChanged: the account whose mailbox it is, where that is not the maildrop's
 }
 
 // MailboxNews is what a watch has collected.
@@ -201,7 +202,10 @@ func (w *MailboxWatch) Seen(f *Folder) {
 
 // TakeBack forgets an event that the session has caused itself.
 func (w *MailboxWatch) TakeBack(e MailboxEvent) {
-	if e.Name = canonicalName(e.Name); e.OldName != "" {
+	if e.Name != "" {
+		e.Name = canonicalName(e.Name)
+	}
+	if e.OldName != "" {
 		e.OldName = canonicalName(e.OldName)
 	}
 	ws := &w.drop.watches
@@ -257,10 +261,6 @@ func (ws *mailboxWatches) subscribed(name string, on bool) {
 			ws.subs[name] = true
 		}
 	})
-}
-
-func (ws *mailboxWatches) annotated(name string, changes []MetadataChange) {
-	ws.event(MailboxEvent{Kind: MetadataChanged, Name: name, Entries: changedEntries(changes)}, func() {})
 }
 
 // event gives the watches an event; update brings what is known in step with it.

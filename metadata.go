@@ -39,6 +39,9 @@ const (
 	// own: as annotations of INBOX.
 	dovecotPrivate = "vendor/vendor.dovecot/pvt/"
 	serverInside   = dovecotPrivate + "server/"
+
+	// specialUseEntry is the annotation that is a mailbox's special use (RFC 6154 §4). It is not kept with the others.
+	specialUseEntry = "/private/specialuse"
 )
 
 // MetadataChange sets an annotation, or removes it.
@@ -156,9 +159,18 @@ func (d *Maildrop) attributesLocked() (attributes, error) {
 // SetMetadata changes annotations of a folder, nil for the server's private ones, all or none: ErrMetadataFull,
 // ErrMetadataName. Removing one that is not there is no error.
 func (d *Maildrop) SetMetadata(f *Folder, changes []MetadataChange) error {
+	notices, err := d.setMetadata(f, changes)
+	for _, n := range notices {
+		n.drop.watches.event(n.event, func() {})
+	}
+	return err
+}
+
+// setMetadata is SetMetadata without telling those who watch, which the caller may do.
+func (d *Maildrop) setMetadata(f *Folder, changes []MetadataChange) ([]metadataNotice, error) {
 	place, err := d.metadataOf(f)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	byDrop := map[*Maildrop][]MetadataChange{}
 	for _, c := range changes {
@@ -167,7 +179,7 @@ func (d *Maildrop) SetMetadata(f *Folder, changes []MetadataChange) error {
 			drop = place.owner
 		}
 		if drop == nil || !place.owns(place.key(c.Name)) {
-			return ErrMetadataName
+			return nil, ErrMetadataName
 		}
 		byDrop[drop] = append(byDrop[drop], c)
 	}
@@ -177,34 +189,56 @@ func (d *Maildrop) SetMetadata(f *Folder, changes []MetadataChange) error {
 	for i, drop := range drops {
 		unlock, err := drop.lockAttributes()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		defer unlock()
 		if edited[i], err = drop.editAttributes(place, byDrop[drop]); err != nil {
-			return err
+			return nil, err
 		}
 	}
+	changed := map[*Maildrop]bool{}
 	for i, drop := range drops {
+		changed[drop] = !maps.Equal(edited[i], drop.attrs)
 		if err := drop.writeAttributes(edited[i]); err != nil {
-			return err
-		}
-		switch { // private ones on a mailbox of somebody else have no name in this maildrop
-		case f == nil:
-			drop.watches.annotated("", byDrop[drop])
-		case f.drop == drop:
-			drop.watches.annotated(f.Name(), byDrop[drop])
+			return nil, err
 		}
 	}
-	return nil
+	unchanged := func(n metadataNotice) bool { return !changed[n.drop] }
+	return slices.DeleteFunc(d.metadataNotices(f, changes), unchanged), nil
 }
 
-// changedEntries gives the names of the annotations that changes are about, with spaces between.
-func changedEntries(changes []MetadataChange) string {
-	names := make([]string, len(changes))
-	for i, c := range changes {
-		names[i] = c.Name
+// metadataNotice is an event for those who watch a maildrop.
+type metadataNotice struct {
+	drop  *Maildrop
+	event MailboxEvent
+}
+
+// metadataNotices gives the events of a change of annotations: private ones are for the sessions of the person who has made it,
+// shared ones for all who watch the folder's maildrop.
+func (d *Maildrop) metadataNotices(f *Folder, changes []MetadataChange) (notices []metadataNotice) {
+	name, owner := "", d
+	if f != nil {
+		name, owner = f.Name(), f.drop
 	}
-	return strings.Join(names, " ")
+	for _, scope := range [...]string{privatePrefix, sharedPrefix} {
+		var names []string
+		for _, c := range changes {
+			if strings.HasPrefix(c.Name, scope) && !slices.Contains(names, c.Name) {
+				names = append(names, c.Name)
+			}
+		}
+		if len(names) == 0 {
+			continue
+		}
+		n := metadataNotice{d, MailboxEvent{Kind: MetadataChanged, Name: name, Entries: strings.Join(names, "\n")}}
+		if scope == sharedPrefix {
+			n.drop = owner
+		} else if owner != d {
+			n.event.Owner = owner.account
+		}
+		notices = append(notices, n)
+	}
+	return notices
 }
 
 // lockAttributes keeps others, in this process and in Dovecot, from writing the file.
@@ -274,7 +308,8 @@ func (d *Maildrop) copyMetadata(from, to *Folder) error {
 	for name, value := range all {
 		changes = append(changes, MetadataChange{Name: name, Value: value})
 	}
-	return d.SetMetadata(to, changes)
+	_, err = d.setMetadata(to, changes)
+	return err
 }
 
 // dropMetadata forgets the annotations of a folder that was deleted, so that another one never has them (RFC 5464 §4.1). Those
@@ -327,7 +362,14 @@ func (d *Maildrop) SetSpecialUse(name string, use []imap.MailboxAttr) error {
 	if byName := useByName(name); byName != "" && !slices.Contains(use, byName) {
 		return ErrUseByName
 	}
-	return diskError(d.setSpecialUse(dir, explicit))
+	if slices.Equal(explicit, d.specialUses()[dir]) {
+		return nil
+	}
+	if err := d.setSpecialUse(dir, explicit); err != nil {
+		return diskError(err)
+	}
+	d.watches.event(MailboxEvent{Kind: MetadataChanged, Name: canonicalName(name), Entries: specialUseEntry}, func() {})
+	return nil
 }
 
 // useByName is the special use that a folder's name tells, "" for none.
