@@ -29,6 +29,9 @@ const (
 	// MOVE, REPLACE: the mailbox that the message leaves. It is as if STORE and EXPUNGE did it (RFC 6851 §4.2, RFC 8508 §3.5).
 	needTakeAway = RightDeleteMessages | RightExpunge
 
+	// GETQUOTA, GETQUOTAROOT: the owner's quota root is told as well.
+	needQuotaRoot = RightRead | RightInsert
+
 	// GETMETADATA, and SETMETADATA of what only the user sees (RFC 5464 §3.3); NOTIFY (RFC 5465 §8).
 	needMetadata = RightLookup | RightRead
 	needNotify   = RightLookup | RightRead

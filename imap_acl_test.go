@@ -380,6 +380,11 @@ func aclProbes() []string {
 		"MYRIGHTS %s", "GETACL %s", "SETACL %s eve lr", "SETACL %s anyone +lr", "DELETEACL %s bob", "LISTRIGHTS %s eve",
 		"LIST \"\" %s", "LIST \"\" %s RETURN (STATUS (MESSAGES) MYRIGHTS)", "LIST %s *", "LIST \"\" (%s %s/*)",
 		"LIST (SUBSCRIBED) \"\" %s", "LIST (SPECIAL-USE) \"\" %s", "LSUB \"\" %s",
+		"LIST \"\" (%s %s/*) RETURN (METADATA (/shared/comment /private/comment))", "GETMETADATA %s (/shared/comment /private/comment)",
+		"GETMETADATA (DEPTH infinity) %s (/shared /private)", "SETMETADATA %s (/private/comment \"x\")", "SETMETADATA %s (/shared/comment NIL)",
+		"SETMETADATA %s (/private/specialuse \"\\\\Sent\")", "GETQUOTAROOT %s", "GETQUOTA %s", "SETQUOTA %s (STORAGE 1)",
+		"ESEARCH IN (mailboxes %s) ALL", "ESEARCH IN (mailboxes (%s %s/x) selected) RETURN (COUNT) TEXT secret",
+		"ESEARCH IN (subtree %s) RETURN (ALL COUNT) SUBJECT secret", "ESEARCH IN (subtree-one (%s)) ALL",
 	}
 }
 
@@ -396,6 +401,8 @@ func TestACLHides(t *testing.T) {
 		bob.do(t, "CREATE "+name)
 		bob.do(t, fmt.Sprintf("APPEND %s (\\Seen) {%d+}\r\n%s", name, len(secret), secret))
 	}
+	bob.ok(t, `SETMETADATA Work (/shared/comment "secret" /private/comment "secret")`)
+	setQuota(t, s.Accounts, "bob@home.lan", "10M")
 	bob.ok(t, "SETACL Work ann lrswipkxtea") // somebody else's rights are nobody else's
 	bob.ok(t, "SETACL Work/Plans -eve lr")
 	bob.ok(t, "SETACL W&APw-rfel eve p") // posting shows nothing
@@ -429,6 +436,9 @@ func TestACLHides(t *testing.T) {
 		if strings.Contains(strings.Join(lines, "\n"), "secret") {
 			t.Errorf("%s %s: the secret is out: %q", command, name, lines)
 		}
+		if strings.Contains(last(lines), "BAD") { // too many in a row would end the session
+			eve.ok(t, "NOOP")
+		}
 		if strings.HasPrefix(command, "SELECT") || strings.HasPrefix(command, "EXAMINE") {
 			if strings.HasPrefix(last(lines), "OK") {
 				t.Errorf("%s %s: %q", command, name, lines)
@@ -439,7 +449,7 @@ func TestACLHides(t *testing.T) {
 	}
 	for _, command := range aclProbes() {
 		answers[command] = probe("user/bob/Nowhere", command)
-		if strings.HasPrefix(answers[command], "zz OK") && !strings.HasPrefix(command, "L") {
+		if strings.HasPrefix(answers[command], "zz OK") && !strings.HasPrefix(command, "L") && !strings.HasPrefix(command, "ESEARCH") {
 			t.Errorf("%s on what does not exist: %q", command, answers[command])
 		}
 	}
@@ -474,6 +484,127 @@ func TestACLHides(t *testing.T) {
 	if names, _ := os.ReadDir(filepath.Join(s.Store.mailDir, "home.lan")); len(names) != 2 {
 		t.Errorf("maildrops were made: %v", names)
 	}
+}
+
+// TestACLHidesNotify lets somebody ask for all events of mailboxes that he is not let into, while all of them happen. Nothing is
+// told.
+func TestACLHidesNotify(t *testing.T) {
+	s := startPeople(t)
+	bob, ann, eve := s.login(t, "bob@home.lan"), s.login(t, "ann@home.lan"), s.login(t, "eve@home.lan")
+	bob.ok(t, "CREATE Work")
+	bob.ok(t, "CREATE Look")
+	bob.ok(t, "SETACL Work ann lrswipkxtea")
+	bob.ok(t, "SETACL Look eve l") // its name is all he sees
+	ann.ok(t, "SUBSCRIBE user/bob/Work")
+	eve.ok(t, "SUBSCRIBE user/bob/Work")
+	const all = "(MessageNew MessageExpunge FlagChange MailboxName SubscriptionChange MailboxMetadataChange ServerMetadataChange)"
+	for _, filter := range []string{"mailboxes (user/bob/Work user/bob/INBOX user/bob/Other user/bob)", "subtree (user/bob/Work user/bob/INBOX user/bob/Other)",
+		"subtree (user user/bob \"\")", "personal", "subscribed", "inboxes"} {
+		if got := eve.ok(t, "NOTIFY SET STATUS ("+filter+" "+all+")"); strings.Contains(strings.Join(got, ""), "bob") {
+			t.Errorf("%s: %q", filter, got)
+		}
+		for _, command := range []string{"APPEND Work {9+}\r\nx: secret", "APPEND INBOX {9+}\r\nx: secret", "APPEND Look {9+}\r\nx: secret", "SELECT Work",
+			"STORE 1:* +FLAGS (\\Deleted)", "EXPUNGE", "UNSELECT", "CREATE Other", "CREATE Work/Below", "SETMETADATA Work (/shared/comment \"secret\" /private/comment \"secret\")",
+			"SETMETADATA Look (/shared/comment \"secret\")", "SETMETADATA \"\" (/private/comment \"secret\")", "SUBSCRIBE Work/Below", "SETACL Work/Below ann lr", "RENAME Work/Below Work/Under",
+			"SETACL Other anyone p", "DELETEACL Other anyone", "DELETE Work/Under", "DELETE Other", "UNSUBSCRIBE Work/Below",
+			"SETMETADATA Work (/shared/comment NIL /private/comment NIL)", "SETMETADATA Look (/shared/comment NIL)", "SETMETADATA \"\" (/private/comment NIL)"} {
+			bob.ok(t, command)
+		}
+		eve.quiet(t)
+		// What others are told, told apart.
+		ann.ok(t, "NOTIFY SET (mailboxes user/bob/Work "+all+")")
+		bob.ok(t, "APPEND Work {9+}\r\nx: secret")
+		ann.want(t, `* STATUS "user/bob/Work" (MESSAGES 1 …`)
+		ann.ok(t, "NOTIFY NONE")
+		bob.ok(t, "SELECT Work")
+		bob.ok(t, "STORE 1:* +FLAGS (\\Deleted)")
+		bob.ok(t, "CLOSE")
+		eve.quiet(t)
+	}
+}
+
+// The maildrops of others are let go when nobody watches them, and what an owner takes away, an account that goes, and rights that
+// another program changes are noticed.
+func TestNotifyOthersEnd(t *testing.T) {
+	s := startPeople(t)
+	bob, ann := s.login(t, "bob@home.lan"), s.login(t, "ann@home.lan")
+	bob.ok(t, "SETACL INBOX ann lr")
+	watched := func(want int) {
+		t.Helper()
+		drop, err := s.Store.Maildrop("bob@home.lan")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer drop.Release()
+		drop.watches.mu.Lock()
+		defer drop.watches.mu.Unlock()
+		if got := len(drop.watches.list); got != want {
+			t.Errorf("%d watch the maildrop, want %d", got, want)
+		}
+	}
+	const ask = "NOTIFY SET (subtree user (MessageNew MessageExpunge MailboxName))"
+	ann.ok(t, ask)
+	watched(1)
+	ann.ok(t, ask)
+	watched(1)
+	bob.ok(t, "DELETEACL INBOX ann")
+	ann.want(t, `* LIST (\NoAccess \NoSelect) "/" "user/bob/INBOX"`)
+	ann.quiet(t)
+	watched(0)
+	bob.ok(t, "SETACL INBOX ann lr")
+	ann.want(t, `* LIST (\HasNoChildren) "/" "user/bob/INBOX"`)
+	ann.quiet(t)
+	watched(1)
+	// Another program changes the list: with the next message it is noticed.
+	file := filepath.Join(s.Store.mailDir, "home.lan", "bob", aclName)
+	if err := os.WriteFile(file, []byte("user=eve@home.lan lr\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	bob.ok(t, "APPEND INBOX {4+}\r\nx: y")
+	ann.want(t, `* LIST (\NoAccess \NoSelect) "/" "user/bob/INBOX"`)
+	bob.ok(t, "SETACL INBOX ann lr")
+	ann.want(t, `* LIST (\HasNoChildren) "/" "user/bob/INBOX"`, `* STATUS "user/bob/INBOX" (MESSAGES 1 …`)
+	if _, err := s.Accounts.Remove("bob@home.lan"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Store.SetAside("bob@home.lan"); err != nil {
+		t.Fatal(err)
+	}
+	ann.want(t, `* LIST (\NonExistent \NoSelect) "/" "user/bob/INBOX"`)
+	ann.quiet(t)
+	ann.ok(t, "NOTIFY NONE")
+	watched(0)
+}
+
+// More people than one session may watch are too many.
+func TestNotifyOthersOverflow(t *testing.T) {
+	s := startPeople(t)
+	ann := s.login(t, "ann@home.lan")
+	for i := range notifyMaxOwners + 1 {
+		account := fmt.Sprintf("many%d@home.lan", i)
+		mustAdd(t, s.Accounts, account, imapPassword)
+		drop, err := s.Store.Maildrop(account)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = drop.ChangeACL(Claim{}, inboxName, func(l *AccessList) error {
+			*l = *parseACL("user=ann@home.lan lr\n")
+			return nil
+		})
+		drop.Release()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	const ask = "NOTIFY SET (subtree user (MessageNew MessageExpunge))"
+	if got := last(ann.do(t, ask)); !strings.HasPrefix(got, "NO [NOTIFICATIONOVERFLOW]") {
+		t.Error(got)
+	}
+	ann.ok(t, "NOTIFY SET (personal (MessageNew MessageExpunge))")
+	if _, err := s.Accounts.Remove("many0@home.lan"); err != nil {
+		t.Fatal(err)
+	}
+	ann.ok(t, ask)
 }
 
 // A mailbox of one's own that has had such a name before stays one's own.

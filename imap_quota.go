@@ -1,12 +1,14 @@
 package main
 
 // QUOTA (RFC 9208): GETQUOTA, GETQUOTAROOT and SETQUOTA. A person's mailboxes have one quota root, called "", if the
-// person has a quota, and none otherwise. How much may be stored is set by `appliance user quota` alone.
+// person has a quota, and none otherwise; for others it is called user/NAME. How much may be stored is set by `appliance user quota` alone.
 
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 )
 
 // getQuota is GETQUOTA (RFC 9208 §4.1.1).
@@ -21,51 +23,86 @@ func (s *imapSession) getQuota(cmd *imapCommand) error {
 	if err := cmd.end(); err != nil {
 		return err
 	}
-	limit := s.drop.Limit()
-	if root != "" || limit == (Quota{}) {
-		return imapNo("NONEXISTENT", "There is no such quota root")
+	p, err := s.quotaRoot(root)
+	if err != nil {
+		return err
 	}
-	return s.quotaResponse(limit)
+	defer p.leave()
+	limit := p.drop.Limit()
+	if limit == (Quota{}) {
+		return errNoQuotaRoot
+	}
+	return p.fail(s.quotaResponse(root, p.drop, limit))
 }
 
-// getQuotaRoot is GETQUOTAROOT (RFC 9208 §4.1.2). The mailbox need not exist. One of somebody else's has a quota root that
-// is not told: what all the mailboxes of its owner hold is nobody else's affair (§8).
+// errNoQuotaRoot is the reply to a quota root that there is not, or that is not for the user.
+var errNoQuotaRoot = imapNo("NONEXISTENT", "There is no such quota root")
+
+// quotaRoot finds whose quota root has a name.
+func (s *imapSession) quotaRoot(root string) (place, error) {
+	if root == "" {
+		return place{drop: s.drop}, nil
+	}
+	short, other := strings.CutPrefix(root, othersPrefix)
+	account := s.p.Accounts.ByShortName(short)
+	if !other || account == "" || account == s.drop.Account() {
+		return place{}, errNoQuotaRoot
+	}
+	shown := func(m MailboxAccess) bool { return m.Rights&needQuotaRoot == needQuotaRoot }
+	if !slices.ContainsFunc(s.p.Store.Access(account, s.who()), shown) {
+		return place{}, errNoQuotaRoot
+	}
+	p, err := s.enterOther(account, "")
+	if errors.Is(err, ErrNoFolder) {
+		err = errNoQuotaRoot
+	}
+	return p, err
+}
+
+// getQuotaRoot is GETQUOTAROOT (RFC 9208 §4.1.2). A mailbox of one's own need not exist. One of somebody else's has its owner's
+// quota root, which is told to those who may put messages there: what all the mailboxes of the owner hold is nobody else's affair
+// (§8).
 func (s *imapSession) getQuotaRoot(cmd *imapCommand) error {
 	name, err := s.mailboxOnly(cmd)
 	if err != nil {
 		return err
 	}
+	drop, root, shown := s.drop, "", true
 	folder, err := s.open(name, needQuota)
-	_, _, other := s.splitOther(name)
-	mine := !other && errors.Is(err, ErrNoFolder) && checkNewName(name) == nil
-	switch {
+	switch _, _, other := s.splitOther(name); {
 	case err == nil:
-		mine = folder.Account() == s.drop.Account()
-		folder.Release()
-	case !mine:
+		defer folder.Release()
+		if drop = folder.drop; drop != s.drop {
+			rights, err := folder.Rights(s.who())
+			if err != nil {
+				return err
+			}
+			root, shown = strings.TrimSuffix(s.prefixOf(drop.Account()), "/"), rights&needQuotaRoot == needQuotaRoot
+		}
+	case other || !errors.Is(err, ErrNoFolder) || checkNewName(name) != nil:
 		return err
 	}
-	b := append([]byte(nil), "* QUOTAROOT "...)
-	b = appendMailbox(b, name, s.utf8)
-	limit := s.drop.Limit()
-	if mine = mine && limit != (Quota{}); mine {
-		b = append(b, ` ""`...)
+	limit := drop.Limit()
+	shown = shown && limit != (Quota{})
+	b := appendMailbox([]byte("* QUOTAROOT "), name, s.utf8)
+	if shown {
+		b = appendString(append(b, ' '), root, s.utf8)
 	}
 	s.write(append(b, "\r\n"...))
-	if !mine {
+	if !shown {
 		return nil
 	}
-	return s.quotaResponse(limit)
+	return place{other: drop != s.drop}.fail(s.quotaResponse(root, drop, limit))
 }
 
-// quotaResponse writes the QUOTA response of the session's own quota root (RFC 9208 §4.2.1). STORAGE counts 1024 octets,
-// those that were begun included.
-func (s *imapSession) quotaResponse(limit Quota) error {
-	held, err := s.drop.Usage()
+// quotaResponse writes the QUOTA response of a maildrop's quota root (RFC 9208 §4.2.1). STORAGE counts 1024 octets, those that
+// were begun included.
+func (s *imapSession) quotaResponse(root string, drop *Maildrop, limit Quota) error {
+	held, err := drop.Usage()
 	if err != nil {
 		return err
 	}
-	b := append([]byte(nil), `* QUOTA "" (`...)
+	b := append(appendString([]byte("* QUOTA "), root, s.utf8), " ("...)
 	if limit.Bytes > 0 {
 		b = append(b, "STORAGE "...)
 		b = strconv.AppendInt(b, (held.Bytes+1023)/1024, 10)
