@@ -541,8 +541,8 @@ const monthNames = "janfebmaraprmayjunjulaugsepoctnovdec"
 // Whatever day, month and year stand there in this order will do.
 func parseDay(text string) (day int64, ok bool) {
 	var d, month, year int
-	isSeparator := func(r rune) bool { return strings.ContainsRune(" ,\t-/.", r) }
-	for _, word := range strings.FieldsFunc(text, isSeparator) {
+	isSeparator := func(r rune) bool { return r == ' ' || r == ',' || r == '\t' || r == '-' || r == '/' || r == '.' }
+	for word := range strings.FieldsFuncSeq(text, isSeparator) {
 		n, isNumber := smallNumber(word)
 		switch {
 		case month == 0 && isNumber && d == 0:

@@ -28,7 +28,7 @@
 //	queue*.go, envelope.go, outbound*.go, outbox*.go, flood.go, notice.go  mail that waits for other servers
 //	send*.go, dkim.go, resolver*.go  the way there, signatures, the DNS
 //	verify*.go, received.go  where mail that arrives comes from
-//	index.go, mailstate.go  the disposable cache; the words of the store
+//	index*.go, mailstate.go the disposable cache; the words of the store
 //	message*.go, address.go, mutf7.go  the formats of mail, without any state
 //
 // layout_test.go holds which of these may call which.
