@@ -495,6 +495,7 @@ func TestRefusedChangesChangeNothing(t *testing.T) {
 // TestAccountsModel makes random changes, keeps its own simple picture of the
 // outcome, and compares the two, also after reading the file anew.
 func TestAccountsModel(t *testing.T) {
+	t.Parallel()
 	a := openTestAccounts(t, "# ours\n")
 	rng := rand.New(rand.NewPCG(1, 2))
 	names := []string{"a@x", "b@x", "c@y", "d@y", "e@z"}

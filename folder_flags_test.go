@@ -162,6 +162,7 @@ func TestFlagsAfterCrash(t *testing.T) {
 
 // TestFlagJournalDamage opens folders whose journal is cut, spoilt or of another UIDVALIDITY: what is whole counts.
 func TestFlagJournalDamage(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	in := openInbox(t, dir)
 	defer in.close(t)

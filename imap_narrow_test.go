@@ -198,6 +198,7 @@ func countIndexed(f *Folder) (n int) {
 // TestTextIndexModel compares searches with the text index with searches without, in random messages: while it is filled by
 // searches, when it is full, after messages came and went, and when it has been written and read back.
 func TestTextIndexModel(t *testing.T) {
+	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	if s := strings.TrimSpace(narrowSeed); s != "" {
 		seed, _ = strconv.ParseUint(s, 10, 64)

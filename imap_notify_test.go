@@ -190,7 +190,7 @@ func TestIMAPNotifyOverflow(t *testing.T) {
 
 // A client that reads nothing holds up nobody, costs little, and is left after a while.
 func TestIMAPNotifySlowClient(t *testing.T) {
-	const limit = 8 * time.Second
+	const limit = 4 * time.Second
 	s := startIMAPWith(t, func(p *Protocols) { p.limits.Write = limit })
 	a, b, _ := notifyPair(t, s, "slow@home.lan")
 	a.ok(t, "SELECT INBOX")

@@ -203,6 +203,7 @@ func TestResync(t *testing.T) {
 // TestResyncCutLog expunges more than the log keeps: what is told has all that is gone nevertheless, in this run and in
 // the next.
 func TestResyncCutLog(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s := testStore(t, dir)
 	d := testDrop(t, s)

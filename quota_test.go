@@ -315,6 +315,7 @@ func (m *quotaModel) rare() {
 // TestQuotaModel compares what the maildrop says it holds with a walk over its directories, and each refusal with what
 // there was room for, while everything that may change it happens at random.
 func TestQuotaModel(t *testing.T) {
+	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	m := &quotaModel{t: t, rnd: rand.New(rand.NewPCG(seed, 1)), dir: t.TempDir(), limit: Quota{40 << 10, 40}, names: []string{"INBOX", "Start", "Archive"}}

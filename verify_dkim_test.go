@@ -165,6 +165,7 @@ func dkimSigned(t testing.TB, k dkimTestKey, selector, agent, message string) st
 }
 
 func TestDKIMKeys(t *testing.T) {
+	t.Parallel()
 	good, small, large, huge := newDKIMTestKey(t, 1024), newDKIMTestKey(t, 2048), newDKIMTestKey(t, 4096), newDKIMTestKey(t, 5120)
 	strict := strings.Replace(good.record, "p=", "t=y:s; p=", 1)
 	dns := startDNS(t, strings.Join([]string{

@@ -62,6 +62,7 @@ func TestVerifyWhoIsJudged(t *testing.T) {
 }
 
 func TestVerifyWithoutDNS(t *testing.T) {
+	t.Parallel()
 	silent := startDNS(t, `_dmarc.example.org. TXT "v=DMARC1; p=reject"`)
 	silent.set(func(s *testDNS) { s.silent = true })
 	silent.Resolver.Timeout = 10 * time.Second
