@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -179,6 +181,9 @@ func (s *imapSession) parseURL(text string) (*imapURL, error) {
 		if err != nil || named && !strings.EqualFold(user, s.drop.Account()) {
 			return nil, &badURL{"The URL is of somebody else's mail"}
 		}
+		if !s.isOurName(server[at+1:]) {
+			return nil, &badURL{"The URL is of another server"}
+		}
 		rest = "/" + path
 	}
 	u := &imapURL{section: new(bodySection)}
@@ -222,6 +227,25 @@ func (s *imapSession) parseURL(text string) (*imapURL, error) {
 		return nil, &badURL{"The URL has no UID"}
 	}
 	return u, u.parseSection(section, partial)
+}
+
+// isOurName says whether a client may mean us by the host of a URL, which may have a port: by our name, the address or the
+// name that the client has connected to, or a name in a local domain.
+func (s *imapSession) isOurName(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host = strings.Trim(host, "[]")
+	if address, err := netip.ParseAddr(host); err == nil {
+		local, err := netip.ParseAddrPort(s.c.raw.LocalAddr().String())
+		return err == nil && local.Addr().Unmap() == address.Unmap()
+	}
+	if state := s.c.TLS(); state != nil && state.ServerName != "" && strings.EqualFold(host, state.ServerName) {
+		return true
+	}
+	_, parent, _ := strings.Cut(host, ".")
+	return strings.EqualFold(host, s.p.Hostname) || s.c.Loopback() && strings.EqualFold(host, "localhost") ||
+		s.p.Accounts.IsLocalDomain(host) || s.p.Accounts.IsLocalDomain(parent)
 }
 
 // indexParam finds the first ";UIDVALIDITY=" or "/;UID=" of a path, which ends the mailbox's name.
