@@ -49,7 +49,7 @@ func TestTable(t *testing.T) {
 
 func TestMessages(t *testing.T) {
 	dir := t.TempDir()
-	if err := fill(dir, 7); err != nil {
+	if err := fill(dir, 7, sample); err != nil {
 		t.Fatal(err)
 	}
 	files, err := filepath.Glob(filepath.Join(dir, "cur", "*"))
@@ -148,7 +148,7 @@ func TestParts(t *testing.T) {
 		if out, err := add.CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
-		if err := fill(filepath.Join(data, "mail/bench.test", name), 60); err != nil {
+		if err := fill(filepath.Join(data, "mail/bench.test", name), 60, sample); err != nil {
 			t.Fatal(err)
 		}
 	}

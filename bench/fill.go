@@ -8,15 +8,15 @@ import (
 )
 
 // fill writes messages that look like real ones: some thirty lines of header, a third with parts. The Maildir gets no index
-// of any server and no UIDs.
-func fill(dir string, n int) error {
+// of any server and no UIDs. message gives the text of the i-th.
+func fill(dir string, n int, message func(i int) string) error {
 	for _, sub := range []string{"cur", "new", "tmp"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
 			return err
 		}
 	}
 	for i := range n {
-		text := sample(i)
+		text := message(i)
 		name := fmt.Sprintf("%d.M%06dP1Q%d.bench,S=%d,W=%d:2,", 1600000000+i*60, i%1000000, i, len(text), len(text))
 		if err := os.WriteFile(filepath.Join(dir, "cur", name), []byte(text), 0o600); err != nil {
 			return err

@@ -2,7 +2,7 @@
 // server but its protocols, so every server gets the same work. compare.sh sets the appliance beside Debian's Dovecot and
 // Postfix with it.
 //
-//	bench fill DIR N                  write N messages into the Maildir DIR, as another program would
+//	bench fill DIR N [BYTES]          write N messages into the Maildir DIR, as another program would, on average of so many bytes
 //	bench offset                      print a number that, added to the usual mail ports, gives free ones
 //	bench run -imap ADDR … PART …     do these parts of the work
 //	bench loop [-n N] DIR             write N messages below DIR durably, with nothing around it
@@ -24,7 +24,7 @@ import (
 )
 
 const usage = `usage:
-  bench fill DIR N
+  bench fill DIR N [BYTES]
   bench offset
   bench run -imap ADDR -user USER -password PASSWORD [flags] PART …
   bench loop [-n N] DIR
@@ -45,12 +45,16 @@ func command(args []string) error {
 	}
 	name, args := args[0], args[1:]
 	switch {
-	case name == "fill" && len(args) == 2:
-		n, err := strconv.Atoi(args[1])
+	case name == "fill" && (len(args) == 2 || len(args) == 3):
+		n, err := numbers(args[1:])
 		if err != nil {
-			return fmt.Errorf("%q is no number of messages", args[1])
+			return err
 		}
-		return fill(args[0], n)
+		message := sample
+		if len(n) == 2 {
+			message = newAuthor(n[1]).message
+		}
+		return fill(args[0], n[0], message)
 	case name == "offset" && len(args) == 0:
 		return printOffset(os.Stdout)
 	case name == "run":

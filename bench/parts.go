@@ -28,6 +28,8 @@ type target struct {
 	notices    int // deliveries to a session that idles
 	sessions   int // that idle
 
+	question string // the IMAP command of ask
+
 	out    io.Writer
 	idlers []*client // sessions that are kept open
 }
@@ -47,6 +49,7 @@ var parts = map[string]func(*target) error{
 	"notice":   (*target).noticing,
 	"size":     (*target).sizes,
 	"sessions": (*target).idling,
+	"ask":      (*target).asking,
 }
 
 func runParts(args []string) error {
@@ -66,6 +69,7 @@ func runParts(args []string) error {
 	flags.IntVar(&t.deliveries, "deliveries", 400, "`messages` that are delivered over one connection")
 	flags.IntVar(&t.notices, "notices", 50, "`deliveries` to a session that idles")
 	flags.IntVar(&t.sessions, "sessions", 500, "`number` of sessions that idle")
+	flags.StringVar(&t.question, "command", "NOOP", "IMAP `command`, for ask")
 	pids := flags.String("pids", "", "comma-separated `process ids` of the server, for sessions")
 	err := flags.Parse(args)
 	if err == nil && *pids != "" {
@@ -131,6 +135,16 @@ func (t *target) opening() error {
 	}
 	defer c.Close()
 	return t.command(c, "open", "SELECT INBOX")
+}
+
+// asking is one command in the large mailbox.
+func (t *target) asking() error {
+	c, err := t.selected(t.big, "INBOX")
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return t.command(c, "ask", t.question)
 }
 
 // reopening is a SELECT in new sessions when others have had the mailbox open.
