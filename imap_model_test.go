@@ -30,6 +30,8 @@ type modelSession struct {
 	own     string              // a keyword that no other session changes
 	owned   map[messageKey]bool // whether messages have it, where that is known
 
+	notes map[string]string // its METADATA entries, by mailbox
+
 	conn  *modelConn // nil: not connected
 	life  int        // of the server when the connection was made
 	kills int        // how often it had been killed then

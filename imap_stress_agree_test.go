@@ -28,7 +28,7 @@ func (r *stress) compareAll() {
 		}
 	}
 	observer := &modelSession{run: r, n: 99, profile: modelProfile{condstore: true}, rnd: rand.New(rand.NewPCG(1, 1)), own: "$Own99",
-		owned: map[messageKey]bool{}, remembered: map[string]*modelBox{}}
+		owned: map[messageKey]bool{}, remembered: map[string]*modelBox{}, notes: map[string]string{}}
 	defer observer.disconnect()
 	if err := observer.connect(); err != nil {
 		r.fail(observer, err)

@@ -109,7 +109,7 @@ func newStress(t *testing.T, server stressServer, seed uint64) *stress {
 	r := &stress{t: t, server: server, facts: newStressFacts(), rnd: rand.New(rand.NewPCG(seed, 1))}
 	for n, profile := range stressProfiles {
 		r.sessions = append(r.sessions, &modelSession{run: r, n: n, profile: profile, rnd: rand.New(rand.NewPCG(seed, uint64(n+2))),
-			own: fmt.Sprintf("$Own%d", n), owned: map[messageKey]bool{}, remembered: map[string]*modelBox{},
+			own: fmt.Sprintf("$Own%d", n), owned: map[messageKey]bool{}, remembered: map[string]*modelBox{}, notes: map[string]string{},
 			trace: modelTrace{all: os.Getenv("APPLIANCE_TEST_TRACE") != ""}})
 	}
 	r.mail = &mailer{run: r, rnd: rand.New(rand.NewPCG(seed, 1001))}

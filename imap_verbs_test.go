@@ -41,7 +41,7 @@ var modelVerbs = []modelVerb{
 	{4, true, (*modelSession).replace}, {4, true, (*modelSession).expunge}, {6, true, (*modelSession).noop},
 	{5, true, (*modelSession).idle}, {4, false, (*modelSession).status}, {3, false, (*modelSession).list},
 	{3, false, (*modelSession).sideFolder}, {4, false, (*modelSession).selectAny}, {2, true, (*modelSession).closeFolder},
-	{1, false, (*modelSession).reconnect},
+	{1, false, (*modelSession).reconnect}, {3, false, (*modelSession).ask}, {2, false, (*modelSession).annotate},
 }
 
 // act does one thing.
