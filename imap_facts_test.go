@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,6 +22,7 @@ type stressFacts struct {
 	validity map[string]uint32    // of the folders that nobody deletes
 	folders  map[uint32]*boxFacts // by UIDVALIDITY
 	kills    int                  // how often the server was killed
+	verbs    map[string]bool      // commands that were answered, those with UID apart
 }
 
 // boxFacts is what is known of a folder.
@@ -70,7 +72,35 @@ func markerIn(text string) int {
 }
 
 func newStressFacts() *stressFacts {
-	return &stressFacts{validity: map[string]uint32{}, folders: map[uint32]*boxFacts{}}
+	return &stressFacts{validity: map[string]uint32{}, folders: map[uint32]*boxFacts{}, verbs: map[string]bool{}}
+}
+
+// used notes that a command was answered.
+func (f *stressFacts) used(command string) {
+	words := strings.Fields(command)
+	if words[0] == "UID" {
+		words[0] += " " + words[1]
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.verbs[words[0]] = true
+}
+
+// unused gives the commands of the server's table that nobody has used.
+func (f *stressFacts) unused() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var names []string
+	for name, verb := range imapVerbs {
+		if !f.verbs[name] {
+			names = append(names, name)
+		}
+		if verb.uid && !f.verbs["UID "+name] {
+			names = append(names, "UID "+name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // now moves the clock on.

@@ -70,6 +70,7 @@ func (i *idleState) push() {
 		i.mu.Lock()
 		if !i.again || !i.active || i.s.done {
 			i.pushing = false
+			i.active = i.active && !i.s.done // a later change would be told behind BYE
 			i.ended.Broadcast()
 			i.mu.Unlock()
 			return

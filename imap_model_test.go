@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +20,7 @@ import (
 // modelProfile is the kind of client that a session is.
 type modelProfile struct {
 	secure, compress, rev2, utf8, condstore, qresync bool
+	startTLS, sasl                                   bool // STARTTLS; AUTHENTICATE instead of LOGIN
 }
 
 // modelSession is such a client.
@@ -30,7 +32,8 @@ type modelSession struct {
 	own     string              // a keyword that no other session changes
 	owned   map[messageKey]bool // whether messages have it, where that is known
 
-	notes map[string]string // its METADATA entries, by mailbox
+	notes  map[string]string // its METADATA entries, by mailbox
+	grants map[string]string // the rights that it has given, by mailbox
 
 	conn  *modelConn // nil: not connected
 	life  int        // of the server when the connection was made
@@ -39,6 +42,9 @@ type modelSession struct {
 	done  int  // commands that were answered
 	knows bool // CONDSTORE has been used: MODSEQ comes with FLAGS
 	aside bool // a folder that may be deleted was selected on this connection
+
+	notifying bool   // responses come between commands as well
+	sent      uint64 // the clock when the last command was sent
 
 	box        *modelBox            // nil: none is selected
 	remembered map[string]*modelBox // by name, of a QRESYNC client
@@ -63,6 +69,9 @@ type modelBox struct {
 	resyncing bool              // what QRESYNC tells is being told
 	some      bool              // QRESYNC was asked for some of the messages only
 	asked     []uint32          // for which
+
+	names []string               // the flags that there are
+	kept  map[string]*keptSearch // by tag
 }
 
 // modelMessage is what is known of a message.
@@ -77,19 +86,22 @@ type messageKey struct{ validity, uid uint32 }
 
 // exchange is a command and what is said up to its tagged reply.
 type exchange struct {
-	command string        // without tag and CRLF; at each NUL the client waits for a continuation
-	pause   time.Duration // before the client goes on behind the first NUL
-	quiet   bool          // EXPUNGE must not come (RFC 9051 §7.5.1)
-	selects *modelBox     // of SELECT and EXAMINE
-	may     []string      // response codes of a NO that is all right
-	bye     bool          // BYE comes
-	uses    bool          // it makes the server tell MODSEQ from now on
-	bare    bool          // FLAGS were asked for without MODSEQ
+	command string          // without tag and CRLF; at each NUL the client waits for a continuation
+	pause   time.Duration   // before the client goes on behind the first NUL
+	quiet   bool            // EXPUNGE must not come (RFC 9051 §7.5.1)
+	selects *modelBox       // of SELECT and EXAMINE
+	may     []string        // response codes of a NO that is all right
+	bye     bool            // BYE comes
+	uses    bool            // it makes the server tell MODSEQ from now on
+	owned   map[uint32]bool // messages whose keyword of the session's own it changes, and whether they had it when last told
+	bare    bool            // FLAGS were asked for without MODSEQ
 	check   func(x *exchange) error
 
-	start    uint64   // the clock when it was sent
+	tag      string
+	start    uint64   // the clock before any of its replies; when it was sent, unless they come between commands
 	before   []uint32 // the view when its replies began
 	data     []*wireReply
+	updates  []*wireReply // of its own results, before the tagged reply
 	codes    []*wireReply
 	seqs     map[uint32]bool                 // message numbers that had a FETCH
 	fetched  map[uint32]map[string]wireToken // by UID
@@ -102,6 +114,7 @@ var (
 	errLost    = errors.New("the connection is lost")
 	errRefused = errors.New("the command is refused")
 	errDeleted = errors.New("the selected mailbox is deleted")
+	errTooMuch = errors.New("there are no notifications any more")
 )
 
 // ok says whether the command succeeded.
@@ -116,18 +129,37 @@ func (s *modelSession) connect() error {
 	}
 	address, settings := s.run.server.address(port)
 	s.life, s.kills = s.run.server.lives(), s.run.facts.killed()
+	if !s.profile.secure {
+		settings = nil
+	}
 	conn, err := dialModel(address, settings)
 	if err != nil {
 		return fmt.Errorf("connecting: %w", err)
 	}
 	s.conn, s.aside = conn, false
+	if s.profile.startTLS {
+		if err := s.do(&exchange{command: "STARTTLS"}); err != nil {
+			return err
+		}
+		_, settings = s.run.server.address("imaps")
+		s.conn.secure(settings)
+	}
 	return s.login()
+}
+
+// credentials makes the command that logs in.
+func (s *modelSession) credentials() string {
+	if !s.profile.sasl {
+		return fmt.Sprintf("LOGIN %s %q", stressAccount, imapPassword)
+	}
+	response := base64.StdEncoding.EncodeToString([]byte("\x00" + stressAccount + "\x00" + imapPassword))
+	return "AUTHENTICATE PLAIN" + s.pick(" ", "\r\n\x00") + response // at once, or when the server asks for it
 }
 
 // login logs in on an open connection.
 func (s *modelSession) login() error {
-	s.knows = false
-	if err := s.do(&exchange{command: fmt.Sprintf("LOGIN %s %q", stressAccount, imapPassword)}); err != nil {
+	s.knows, s.notifying = false, false
+	if err := s.do(&exchange{command: s.credentials()}); err != nil {
 		return err
 	}
 	p := s.profile
@@ -188,17 +220,23 @@ func (s *modelSession) do(xs ...*exchange) error {
 		b.WriteString(pieces[0])
 		rest = pieces[1:]
 	}
-	start := s.run.facts.now()
+	now := s.run.facts.now()
+	start := now
+	if s.notifying {
+		start = s.sent
+	}
+	s.sent = now
 	s.trace.note("C", b.String())
 	if err := s.send(b.String()); err != nil {
 		return err
 	}
 	for i, x := range xs {
-		x.start = start
+		x.tag, x.start = tags[i], start
 		if err := s.await(x, tags[i], rest); err != nil {
 			return fmt.Errorf("%.300q: %w", x.command, err)
 		}
 		s.done++
+		s.run.facts.used(x.command)
 	}
 	return nil
 }
@@ -215,11 +253,8 @@ func (s *modelSession) await(x *exchange, tag string, rest []string) error {
 	x.seqs, x.fetched, x.flagged, x.vanished = map[uint32]bool{}, map[uint32]map[string]wireToken{}, map[uint32]bool{}, map[uint32]bool{}
 	s.knows = s.knows || x.uses
 	closed := x.selects != nil && s.box != nil && (s.profile.rev2 || s.profile.qresync)
-	if x.selects != nil {
-		s.leave()
-		s.box = x.selects
-		s.aside = s.aside || !isShared(s.box.name)
-		s.box.resume(s)
+	if x.selects != nil && !closed { // otherwise at CLOSED
+		s.enter(x)
 	}
 	if s.box != nil {
 		x.before = slices.Clone(s.box.uids)
@@ -253,6 +288,15 @@ func (s *modelSession) await(x *exchange, tag string, rest []string) error {
 			return fmt.Errorf("an unexpected tag in %q", r.raw)
 		}
 	}
+}
+
+// enter begins the selected state that a SELECT asks for.
+func (s *modelSession) enter(x *exchange) {
+	s.leave()
+	s.box = x.selects
+	s.aside = s.aside || !isShared(s.box.name)
+	s.box.resume(s)
+	x.before = slices.Clone(s.box.uids)
 }
 
 // finish looks at the tagged reply, and at what must have been said by now.
@@ -289,8 +333,28 @@ func (s *modelSession) finish(x *exchange, closed bool) error {
 			return err
 		}
 	}
-	if s.box != nil && !x.quiet {
+	if s.box == nil {
+		return nil
+	}
+	if err := s.box.named(x.flagged); err != nil {
+		return err
+	}
+	if !x.quiet {
 		return s.box.inStep()
+	}
+	return nil
+}
+
+// named looks whether FLAGS has told all the flags of messages by the end of the command.
+func (b *modelBox) named(uids map[uint32]bool) error {
+	for uid := range uids {
+		if m := b.msgs[uid]; m != nil {
+			for flag := range strings.FieldsSeq(m.flags) {
+				if !slices.Contains(b.names, flag) {
+					return fmt.Errorf("UID %d has %s, which FLAGS has not", uid, flag)
+				}
+			}
+		}
 	}
 	return nil
 }
@@ -307,7 +371,7 @@ func (b *modelBox) inStep() error {
 	}
 	b.owed, b.overdue = map[uint32]string{}, b.owed
 	b.reached(b.seen)
-	return nil
+	return b.keptInStep()
 }
 
 // reached notes that everything up to modseq has been told, if it has.
@@ -373,6 +437,12 @@ func (s *modelSession) take(x *exchange, r *wireReply) error {
 			return fmt.Errorf("%w: %s", errLost, r.raw)
 		}
 		x.codes = append(x.codes, r)
+		switch {
+		case r.codeWord() == "NOTIFICATIONOVERFLOW":
+			return errTooMuch
+		case r.codeWord() == "CLOSED" && x.selects != nil:
+			s.enter(x)
+		}
 		return s.takeCode(x, r)
 	}
 	if len(r.data) == 0 {
@@ -389,6 +459,19 @@ func (s *modelSession) take(x *exchange, r *wireReply) error {
 			return errors.New("no mailbox is selected")
 		}
 		return s.takeVanished(x, r.data[1:])
+	}
+	switch r.data[0].word() {
+	case "FLAGS":
+		return s.takeFlagNames(r)
+	case "ESEARCH":
+		return s.takeESearch(x, r)
+	case "STATUS":
+		if len(r.data) != 3 {
+			return errors.New("STATUS has a name and a list")
+		}
+		if err := s.checkStatus(x, r.data[1].text, r.data[2].list); err != nil {
+			return err
+		}
 	}
 	x.data = append(x.data, r)
 	return nil
@@ -444,7 +527,11 @@ func (s *modelSession) takeNumbered(x *exchange, n uint32, data []wireToken) err
 		if int(n) < len(b.uids) {
 			return fmt.Errorf("there were %d", len(b.uids))
 		}
-		b.uids = append(b.uids, make([]uint32, int(n)-len(b.uids))...)
+		more := make([]uint32, int(n)-len(b.uids))
+		b.uids = append(b.uids, more...)
+		if s.notifying { // it may have come before the command was read
+			x.before = append(x.before, more...)
+		}
 		return nil
 	case "RECENT":
 		if s.profile.rev2 {
@@ -635,7 +722,7 @@ func (s *modelSession) takeFlags(x *exchange, uid uint32, items map[string]wireT
 		b.seen = max(b.seen, modseq)
 	}
 	if hasFlags {
-		if err := s.takeOwn(uid, flags.list); err != nil {
+		if err := s.takeOwn(x, uid, flags.list); err != nil {
 			return err
 		}
 		m.flags, m.known = names, true
@@ -649,13 +736,17 @@ func (s *modelSession) takeFlags(x *exchange, uid uint32, items map[string]wireT
 }
 
 // takeOwn looks at the flags that are the session's own business. Nobody else changes its keyword, not even a crash.
-func (s *modelSession) takeOwn(uid uint32, flags []wireToken) error {
+func (s *modelSession) takeOwn(x *exchange, uid uint32, flags []wireToken) error {
 	key := messageKey{s.box.validity, uid}
 	own := slices.ContainsFunc(flags, func(t wireToken) bool { return t.text == s.own })
 	if was, known := s.owned[key]; known && was != own {
 		return fmt.Errorf("%s is %v and should be %v", s.own, own, was)
 	}
-	s.owned[key] = own
+	if _, changing := x.owned[uid]; changing {
+		x.owned[uid] = own
+	} else {
+		s.owned[key] = own
+	}
 	if !slices.ContainsFunc(flags, func(t wireToken) bool { return t.text == `\Recent` }) {
 		return nil
 	}

@@ -283,6 +283,12 @@ func dialModel(address string, settings *tls.Config) (*modelConn, error) {
 	return c, nil
 }
 
+// secure begins TLS, which the server has agreed to.
+func (c *modelConn) secure(settings *tls.Config) {
+	c.Conn = tls.Client(c.Conn, settings)
+	c.r, c.w = bufio.NewReader(c.Conn), c.Conn
+}
+
 // compress begins DEFLATE, which the server has agreed to.
 func (c *modelConn) compress() error {
 	w, err := flate.NewWriter(c.Conn, flate.BestSpeed)

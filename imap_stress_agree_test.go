@@ -28,7 +28,7 @@ func (r *stress) compareAll() {
 		}
 	}
 	observer := &modelSession{run: r, n: 99, profile: modelProfile{condstore: true}, rnd: rand.New(rand.NewPCG(1, 1)), own: "$Own99",
-		owned: map[messageKey]bool{}, remembered: map[string]*modelBox{}, notes: map[string]string{}}
+		owned: map[messageKey]bool{}, remembered: map[string]*modelBox{}}
 	defer observer.disconnect()
 	if err := observer.connect(); err != nil {
 		r.fail(observer, err)
@@ -46,6 +46,10 @@ func (r *stress) compareAll() {
 			r.fail(observer, fmt.Errorf("in %s: %w", name, err))
 			return
 		}
+	}
+	if err := observer.sameQuota(); err != nil {
+		r.fail(observer, err)
+		return
 	}
 	if err := r.allDelivered(truth["INBOX"]); err != nil {
 		r.fail(observer, err)
@@ -123,6 +127,34 @@ func (s *modelSession) sameAsDisk(disk []diskMessage) error {
 		}
 	}
 	return nil
+}
+
+// sameQuota compares how many messages the account has by its quota with those of all mailboxes.
+func (s *modelSession) sameQuota() error {
+	for end := time.Now().Add(stressQuiet); ; time.Sleep(20 * time.Millisecond) {
+		list := &exchange{command: `LIST "" * RETURN (STATUS (MESSAGES))`}
+		quota := &exchange{command: `GETQUOTA ""`}
+		if err := s.do(list, quota); err != nil {
+			return err
+		}
+		held, err := heldMessages(quota)
+		if err != nil {
+			return err
+		}
+		sum := uint64(0)
+		for _, r := range list.data {
+			if r.data[0].word() == "STATUS" {
+				n, _ := r.data[2].list[1].number()
+				sum += n
+			}
+		}
+		if held == sum {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("%d messages by the quota, and %d in all mailboxes", held, sum)
+		}
+	}
 }
 
 // nothingLost looks for the messages that nobody was to delete, and for those that were told to be gone.

@@ -213,19 +213,29 @@ func (m *mailer) work() {
 	}
 }
 
+// dial connects to a port while the server is up.
+func (m *mailer) dial(port string) (net.Conn, error) {
+	m.run.up.RLock()
+	defer m.run.up.RUnlock()
+	address, _ := m.run.server.address(port)
+	conn, err := net.DialTimeout("tcp", address, time.Minute)
+	if err == nil {
+		_ = conn.SetDeadline(time.Now().Add(time.Minute))
+	}
+	return conn, err
+}
+
 // deliver sends a message to the account.
 func (m *mailer) deliver() error {
 	marker, text := m.run.facts.newText("")
 	m.run.facts.mu.Lock()
 	text.delivered = true
 	m.run.facts.mu.Unlock()
-	address, _ := m.run.server.address("smtp")
-	conn, err := net.DialTimeout("tcp", address, time.Minute)
+	conn, err := m.dial("smtp")
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	c, err := smtp.NewClient(conn, "localhost")
 	if err != nil {
 		return err
@@ -252,13 +262,11 @@ func (m *mailer) deliver() error {
 
 // collect reads a message by POP3, compares it, and deletes it if it may go.
 func (m *mailer) collect() error {
-	address, _ := m.run.server.address("pop3")
-	conn, err := net.DialTimeout("tcp", address, time.Minute)
+	conn, err := m.dial("pop3")
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	c := textproto.NewReader(bufio.NewReader(conn))
 	say := func(command string) (string, error) {
 		if command != "" {

@@ -24,8 +24,12 @@ import (
 const (
 	stressAccount  = "stress@home.lan"
 	stressSessions = 10
-	stressShort    = 2 * time.Second // how long it runs unless APPLIANCE_TEST_STRESS says otherwise
+	stressShort    = 2 * time.Second  // how long it runs unless APPLIANCE_TEST_STRESS says otherwise
+	stressLong     = 20 * time.Second // every command comes when it runs that long
 )
+
+// stressQuota is the account's quota, which nobody reaches.
+var stressQuota = Quota{Bytes: 1 << 40, Messages: 1e6}
 
 // stressProfiles are the kinds of clients.
 var stressProfiles = [stressSessions]modelProfile{
@@ -33,10 +37,10 @@ var stressProfiles = [stressSessions]modelProfile{
 	{qresync: true},
 	{secure: true, compress: true, rev2: true},
 	{secure: true, compress: true, rev2: true, qresync: true},
-	{condstore: true},
+	{condstore: true, startTLS: true},
 	{secure: true, qresync: true, utf8: true},
-	{compress: true},
-	{rev2: true, condstore: true, secure: true},
+	{compress: true, sasl: true},
+	{rev2: true, condstore: true, secure: true, sasl: true},
 	{secure: true}, // uses CONDSTORE at some time
 	{compress: true, qresync: true},
 }
@@ -60,7 +64,7 @@ type stress struct {
 
 // stressServer is the server under test.
 type stressServer interface {
-	// address gives where a port is, by its name, and for one with TLS what that needs.
+	// address gives where a port is, by its name, and what TLS needs there.
 	address(port string) (string, *tls.Config)
 	// lives counts the restarts; it goes up before the server is stopped.
 	lives() int
@@ -109,7 +113,7 @@ func newStress(t *testing.T, server stressServer, seed uint64) *stress {
 	r := &stress{t: t, server: server, facts: newStressFacts(), rnd: rand.New(rand.NewPCG(seed, 1))}
 	for n, profile := range stressProfiles {
 		r.sessions = append(r.sessions, &modelSession{run: r, n: n, profile: profile, rnd: rand.New(rand.NewPCG(seed, uint64(n+2))),
-			own: fmt.Sprintf("$Own%d", n), owned: map[messageKey]bool{}, remembered: map[string]*modelBox{}, notes: map[string]string{},
+			own: fmt.Sprintf("$Own%d", n), owned: map[messageKey]bool{}, remembered: map[string]*modelBox{}, notes: map[string]string{}, grants: map[string]string{},
 			trace: modelTrace{all: os.Getenv("APPLIANCE_TEST_TRACE") != ""}})
 	}
 	r.mail = &mailer{run: r, rnd: rand.New(rand.NewPCG(seed, 1001))}
@@ -154,6 +158,9 @@ func (r *stress) run(length time.Duration, kill bool) {
 		s.trace.save(r, fmt.Sprintf("session%d", s.n))
 	}
 	r.outside.trace.save(r, "outside")
+	if unused := r.facts.unused(); length >= stressLong && len(unused) > 0 && !r.t.Failed() {
+		r.t.Errorf("nobody has used %s", strings.Join(unused, ", "))
+	}
 	r.t.Logf("%d commands, %d messages made, %d changes by another program, %d messages delivered, %d fetched by POP3, %d restarts",
 		total, len(r.facts.texts), r.outside.changes, len(r.mail.promised), r.mail.fetched, r.server.lives())
 	for _, word := range []string{"panic", "command failed", "DATA RACE", "damaged"} {
@@ -208,6 +215,8 @@ func (s *modelSession) expected(err error) bool {
 		return s.aside
 	case errors.Is(err, errLost):
 		return s.box != nil && !isShared(s.box.name) || s.run.server.lives() != s.life
+	case errors.Is(err, errTooMuch):
+		return s.notifying
 	case errors.Is(err, errRefused):
 		return s.run.server.lives() != s.life
 	}
@@ -249,6 +258,10 @@ type processServer struct {
 func startInProcess(t *testing.T) stressServer {
 	s := &processServer{dir: t.TempDir(), accounts: openTestAccounts(t, "")}
 	mustAdd(t, s.accounts, stressAccount, imapPassword)
+	mustAdd(t, s.accounts, stressFriend, imapPassword)
+	if _, err := s.accounts.SetQuota(stressAccount, QuotaChange{&stressQuota.Bytes, &stressQuota.Messages}); err != nil {
+		t.Fatal(err)
+	}
 	s.start(t)
 	return s
 }
@@ -259,16 +272,14 @@ func (s *processServer) start(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	store.quota = s.accounts.Quota
 	s.portServer = startPorts(t, &Protocols{Accounts: s.accounts, Store: store, MaxSize: 1 << 20})
 	s.portServer.store = store
 	s.logs = append(s.logs, s.portServer.log)
 }
 
 func (s *processServer) address(port string) (string, *tls.Config) {
-	if port == "imaps" {
-		return fmt.Sprintf("127.0.0.1:%d", s.ports[port]), s.client
-	}
-	return fmt.Sprintf("127.0.0.1:%d", s.ports[port]), nil
+	return fmt.Sprintf("127.0.0.1:%d", s.ports[port]), s.client
 }
 
 func (s *processServer) lives() int { return int(s.ends.Load()) }
@@ -305,7 +316,13 @@ type childServer struct {
 func startChild(t *testing.T) stressServer {
 	s := &childServer{data: t.TempDir(), offset: freeOffset(t), roots: x509.NewCertPool()}
 	startRun(t, s.data).stop(t) // makes the certificate
-	if status, _, errs := runCommand(t, s.data, imapPassword+"\n", "user", "add", stressAccount, "--password-stdin"); status != exitDone {
+	for _, account := range []string{stressAccount, stressFriend} {
+		if status, _, errs := runCommand(t, s.data, imapPassword+"\n", "user", "add", account, "--password-stdin"); status != exitDone {
+			t.Fatal(errs)
+		}
+	}
+	quota := []string{"user", "quota", stressAccount, fmt.Sprintf("%dG", stressQuota.Bytes>>30), "--messages", fmt.Sprint(stressQuota.Messages)}
+	if status, _, errs := runCommand(t, s.data, "", quota...); status != exitDone {
 		t.Fatal(errs)
 	}
 	ca, err := os.ReadFile(filepath.Join(s.data, "tls", "ca.pem"))
@@ -360,10 +377,8 @@ func (s *childServer) stop(t *testing.T, kill bool) {
 
 func (s *childServer) address(port string) (string, *tls.Config) {
 	for _, spec := range portTable() {
-		if spec.name == port && spec.implicit {
+		if spec.name == port {
 			return fmt.Sprintf("127.0.0.1:%d", spec.number+s.offset), &tls.Config{RootCAs: s.roots, ServerName: "127.0.0.1"}
-		} else if spec.name == port {
-			return fmt.Sprintf("127.0.0.1:%d", spec.number+s.offset), nil
 		}
 	}
 	return "", nil

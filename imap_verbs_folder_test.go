@@ -271,11 +271,13 @@ func (s *modelSession) status() []*exchange {
 		if !x.ok() {
 			return nil
 		}
-		i := slices.IndexFunc(x.data, func(r *wireReply) bool { return r.data[0].word() == "STATUS" })
-		if i < 0 || len(x.data[i].data) != 3 {
+		asked := func(r *wireReply) bool { // and not told unasked
+			return r.data[0].word() == "STATUS" && r.data[1].text == name && len(r.data[2].list) >= 12
+		}
+		if !slices.ContainsFunc(x.data, asked) {
 			return errors.New("no STATUS")
 		}
-		return s.checkStatus(x, name, x.data[i].data[2].list)
+		return nil
 	}
 	return []*exchange{x}
 }
@@ -291,6 +293,9 @@ func (s *modelSession) checkStatus(x *exchange, name string, list []wireToken) e
 		return fmt.Errorf("this cannot be: %v", items)
 	}
 	validity := uint32(items["UIDVALIDITY"])
+	if validity == 0 { // not asked for
+		return nil
+	}
 	if isShared(name) {
 		if err := s.run.facts.opened(name, validity); err != nil {
 			return err
@@ -305,18 +310,14 @@ func (s *modelSession) list() []*exchange {
 	x.check = func(x *exchange) error {
 		names := map[string]bool{}
 		for _, r := range x.data {
-			switch r.data[0].word() {
-			case "LIST":
-				name := r.data[3].text
-				if names[name] {
-					return fmt.Errorf("%s comes twice", name)
-				}
-				names[name] = true
-			case "STATUS":
-				if err := s.checkStatus(x, r.data[1].text, r.data[2].list); err != nil {
-					return err
-				}
+			if r.data[0].word() != "LIST" {
+				continue
 			}
+			name := r.data[3].text
+			if names[name] && !s.notifying {
+				return fmt.Errorf("%s comes twice", name)
+			}
+			names[name] = true
 		}
 		for _, name := range stressFolders {
 			if !names[name] {
@@ -467,87 +468,6 @@ func (s *modelSession) reconnect() []*exchange {
 	x := &exchange{command: "LOGOUT", bye: true}
 	x.check = func(*exchange) error {
 		s.disconnect()
-		return nil
-	}
-	return []*exchange{x}
-}
-
-// ask is a question that changes nothing.
-func (s *modelSession) ask() []*exchange {
-	ask := func(command, answer string) []*exchange {
-		return []*exchange{{command: command, check: func(x *exchange) error {
-			if !slices.ContainsFunc(x.data, func(r *wireReply) bool { return r.data[0].word() == answer }) {
-				return fmt.Errorf("no %s", answer)
-			}
-			return nil
-		}}}
-	}
-	switch s.rnd.IntN(6) {
-	case 0:
-		return ask("CAPABILITY", "CAPABILITY")
-	case 1:
-		return ask("NAMESPACE", "NAMESPACE")
-	case 2:
-		return ask(`ID ("name" "stress")`, "ID")
-	case 3:
-		return ask(`LSUB "" "*"`, "LSUB")
-	case 4:
-		return ask("GETQUOTAROOT INBOX", "QUOTAROOT")
-	}
-	return s.searchAll()
-}
-
-// searchAll is ESEARCH of all mailboxes for one message: those found are that message.
-func (s *modelSession) searchAll() []*exchange {
-	marker := 1 + s.rnd.IntN(200)
-	x := &exchange{command: fmt.Sprintf("ESEARCH IN (personal) RETURN (ALL) SUBJECT %q", fmt.Sprintf("number %06d", marker))}
-	x.check = func(x *exchange) error {
-		for _, r := range x.data {
-			if r.data[0].word() != "ESEARCH" || len(r.data) < 2 || len(r.data[1].list) != 6 {
-				return fmt.Errorf("%q", r.raw)
-			}
-			validity, _ := r.data[1].list[5].number()
-			found, err := extendedResult(r.data)
-			if err != nil {
-				return err
-			}
-			for _, uid := range found {
-				if err := s.run.facts.isMarked(uint32(validity), uid, marker); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	}
-	return []*exchange{x}
-}
-
-// annotate sets an entry of the session's own on a mailbox, or looks whether it is as the session has left it.
-func (s *modelSession) annotate() []*exchange {
-	name := s.pick(stressFolders...)
-	entry := fmt.Sprintf("/private/vendor/stress/s%d", s.n)
-	was, known := s.notes[name]
-	if s.oneIn(2) {
-		value := fmt.Sprintf("note %d", s.rnd.IntN(1000))
-		delete(s.notes, name)
-		x := &exchange{command: fmt.Sprintf("SETMETADATA %s (%s %q)", name, entry, value)}
-		x.check = func(*exchange) error {
-			s.notes[name] = value
-			return nil
-		}
-		return []*exchange{x}
-	}
-	x := &exchange{command: fmt.Sprintf("GETMETADATA %s %s", name, entry)}
-	x.check = func(x *exchange) error {
-		value := ""
-		for _, r := range x.data {
-			if r.data[0].word() == "METADATA" && len(r.data) == 3 && len(r.data[2].list) == 2 && r.data[2].list[1].kind == 's' {
-				value = r.data[2].list[1].text
-			}
-		}
-		if known && value != was {
-			return fmt.Errorf("the entry is %q and was set to %q", value, was)
-		}
 		return nil
 	}
 	return []*exchange{x}

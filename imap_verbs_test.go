@@ -41,7 +41,8 @@ var modelVerbs = []modelVerb{
 	{4, true, (*modelSession).replace}, {4, true, (*modelSession).expunge}, {6, true, (*modelSession).noop},
 	{5, true, (*modelSession).idle}, {4, false, (*modelSession).status}, {3, false, (*modelSession).list},
 	{3, false, (*modelSession).sideFolder}, {4, false, (*modelSession).selectAny}, {2, true, (*modelSession).closeFolder},
-	{1, false, (*modelSession).reconnect}, {3, false, (*modelSession).ask}, {2, false, (*modelSession).annotate},
+	{1, false, (*modelSession).reconnect}, {3, false, (*modelSession).ask}, {3, false, (*modelSession).searchAll}, {2, false, (*modelSession).annotate},
+	{3, false, (*modelSession).grant}, {4, true, (*modelSession).keepSearch}, {2, false, (*modelSession).notify},
 }
 
 // act does one thing.
@@ -306,7 +307,7 @@ func (s *modelSession) store(uids []uint32, op string, flags []string) []*exchan
 	}
 	st := &modelStore{s: s, uids: uids, op: op, flags: flags, silent: s.oneIn(2), was: map[uint32]modelMessage{}}
 	uid := s.oneIn(2)
-	x := &exchange{quiet: !uid, may: []string{"EXPUNGEISSUED"}}
+	x := &exchange{quiet: !uid, may: []string{"EXPUNGEISSUED"}, owned: map[uint32]bool{}}
 	modifier, silent := "", ""
 	if (s.knows || s.n == 9) && s.box.modseq > 0 && s.oneIn(3) {
 		st.since = max(1, s.box.modseq-min(s.box.modseq-1, uint64(s.rnd.IntN(60))))
@@ -321,6 +322,7 @@ func (s *modelSession) store(uids []uint32, op string, flags []string) []*exchan
 		}
 		if slices.Contains(flags, s.own) {
 			delete(s.owned, messageKey{s.box.validity, u}) // until the reply
+			x.owned[u] = false
 		}
 	}
 	list := strings.Join(flags, " ")
@@ -395,7 +397,7 @@ func (st *modelStore) check(x *exchange, uid bool) error {
 		if slices.Contains(st.flags, st.s.own) {
 			st.s.owned[messageKey{b.validity, u}] = st.op == "+"
 		}
-		if !x.flagged[u] && !st.silent {
+		if !st.silent && (!x.flagged[u] || slices.Contains(st.flags, st.s.own) && x.owned[u] != (st.op == "+")) {
 			b.owed[u] = "STORE has not told the flags"
 			continue
 		}
@@ -405,6 +407,8 @@ func (st *modelStore) check(x *exchange, uid bool) error {
 		}
 		switch st.compute(m); {
 		case !x.flagged[u]:
+		case st.silent && st.s.notifying: // they may have been told before the change
+			m.known = false
 		case st.s.run.alone && had && was.known && m.flags != told:
 			return fmt.Errorf("UID %d has the flags (%s), and should have (%s)", u, told, m.flags)
 		default:
