@@ -366,13 +366,17 @@ func (s *imapSession) lsubLine(attr, name string) {
 }
 
 // matchesAny says whether one of the patterns matches a name. Both are compared as the session spells names, so that a
-// pattern need not be whole modified UTF-7.
+// pattern need not be whole modified UTF-7; or as mailboxName takes UTF-8 where that has not been enabled.
 func (s *imapSession) matchesAny(patterns []string, name string) bool {
+	spelled := name
 	if !s.utf8 {
-		name = encodeMUTF7(name)
+		spelled = encodeMUTF7(name)
 	}
 	for _, p := range patterns {
-		if matchMailbox(p, name) {
+		if matchMailbox(p, spelled) {
+			return true
+		}
+		if !s.utf8 && !isASCII([]byte(p)) && matchMailbox(p, strings.ReplaceAll(name, "&", "&-")) {
 			return true
 		}
 	}

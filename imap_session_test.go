@@ -19,7 +19,6 @@ import (
 	"time"
 
 	"github.com/emersion/go-imap/v2"
-	"github.com/emersion/go-imap/v2/imapclient"
 )
 
 // want reads lines that must come.
@@ -270,88 +269,6 @@ func TestAnnounceLeavesLaterChanges(t *testing.T) {
 	if got, since := told(); got != want || since != nil {
 		t.Errorf("%q, and later %v", got, since)
 	}
-}
-
-// A client library speaks with the server.
-func TestIMAPClient(t *testing.T) {
-	s := startIMAP(t)
-	mustAdd(t, s.Accounts, "lib@home.lan", imapPassword)
-	address := fmt.Sprintf("127.0.0.1:%d", s.ports["imaps"])
-	exists := make(chan uint32, 100)
-	c, err := imapclient.DialTLS(address, &imapclient.Options{TLSConfig: s.client, UnilateralDataHandler: &imapclient.UnilateralDataHandler{
-		Mailbox: func(data *imapclient.UnilateralDataMailbox) {
-			if data.NumMessages != nil {
-				exists <- *data.NumMessages
-			}
-		}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	check := func(what string, err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatalf("%s: %v", what, err)
-		}
-	}
-	check("login", c.Login("lib", imapPassword).Wait())
-	check("create", c.Create("Bücher", nil).Wait())
-	list, err := c.List("", "B*", &imap.ListOptions{ReturnStatus: &imap.StatusOptions{NumMessages: true}}).Collect()
-	check("list", err)
-	if len(list) != 1 || list[0].Mailbox != "Bücher" || list[0].Status == nil || *list[0].Status.NumMessages != 0 {
-		t.Errorf("list: %+v", list)
-	}
-	for _, text := range []string{"Subject: one\r\n\r\nfirst\r\n", "Subject: two\r\n\r\nsecond\r\n"} {
-		a := c.Append("Bücher", int64(len(text)), &imap.AppendOptions{Flags: []imap.Flag{imap.FlagSeen, "$Label"}, Time: time.Unix(1e9, 0)})
-		_, err := io.WriteString(a, text)
-		check("append", err)
-		check("append", a.Close())
-		data, err := a.Wait()
-		check("append", err)
-		if data.UID == 0 || data.UIDValidity == 0 {
-			t.Errorf("append: %+v", data)
-		}
-	}
-	sel, err := c.Select("Bücher", &imap.SelectOptions{CondStore: true}).Wait()
-	check("select", err)
-	if sel.NumMessages != 2 || sel.UIDNext != 3 || sel.HighestModSeq == 0 {
-		t.Errorf("select: %+v", sel)
-	}
-	msgs, err := c.Store(imap.SeqSetNum(1, 2), &imap.StoreFlags{Op: imap.StoreFlagsAdd, Flags: []imap.Flag{imap.FlagFlagged}}, nil).Collect()
-	check("store", err)
-	if len(msgs) != 2 || msgs[0].UID != 1 || len(msgs[0].Flags) < 3 {
-		t.Errorf("store: %+v", msgs)
-	}
-	copied, err := c.Copy(imap.UIDSetNum(1, 2), "Archive").Wait()
-	check("copy", err)
-	if got := copied.DestUIDs.String(); got != "1:2" {
-		t.Errorf("copied to %s", got)
-	}
-	moved, err := c.Move(imap.SeqSetNum(1), "INBOX").Wait()
-	check("move", err)
-	if got := moved.DestUIDs.(imap.UIDSet).String(); got != "1" {
-		t.Errorf("moved to %s", got)
-	}
-	idle, err := c.Idle()
-	check("idle", err)
-	other := s.login(t, "lib@home.lan")
-	other.ok(t, "APPEND B&APw-cher {5+}\r\nhello")
-	for n := range exists {
-		if n == 2 {
-			break
-		}
-	}
-	check("idle", idle.Close())
-	check("idle", idle.Wait())
-	st, err := c.Status("Bücher", &imap.StatusOptions{NumMessages: true, Size: true, NumUnseen: true, HighestModSeq: true}).Wait()
-	check("status", err)
-	if *st.NumMessages != 2 || *st.Size != 29 || *st.NumUnseen != 1 {
-		t.Errorf("status: %+v", st)
-	}
-	check("rename", c.Rename("Bücher", "Livres", nil).Wait())
-	check("unselect", c.UnselectAndExpunge().Wait())
-	check("delete", c.Delete("Livres").Wait())
-	check("logout", c.Logout().Wait())
 }
 
 // BenchmarkIMAPIdleSession measures what a silent session in IDLE under TLS costs. The client's side runs in the same

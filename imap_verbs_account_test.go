@@ -88,7 +88,9 @@ func (s *modelSession) searchAll() []*exchange {
 	in := " IN (" + where + ")"
 	names := sources[where]
 	if s.box != nil && s.oneIn(3) {
-		in, names = s.pick("", " IN (selected)"), []string{s.box.name}
+		if in, names = s.pick("", " IN (selected)"), nil; isShared(s.box.name) { // another one may have a new name
+			names = []string{s.box.name}
+		}
 	}
 	x := &exchange{command: fmt.Sprintf("ESEARCH%s RETURN (%s) SUBJECT %q", in, s.pick("ALL", "ALL COUNT", "MIN ALL"), fmt.Sprintf("number %06d", marker))}
 	x.check = func(x *exchange) error {
@@ -97,7 +99,7 @@ func (s *modelSession) searchAll() []*exchange {
 			return err
 		}
 		validity := s.box.validity
-		return s.checkFound(x, true, found[s.box.name], modelSearch{key: x.command, matches: func(uid uint32, _ *modelMessage) (bool, bool) {
+		return s.checkFound(x, true, found[validity], modelSearch{key: x.command, matches: func(uid uint32, _ *modelMessage) (bool, bool) {
 			have := facts.markerOf(validity, uid)
 			return have == marker, have != 0
 		}})
@@ -105,9 +107,9 @@ func (s *modelSession) searchAll() []*exchange {
 	return []*exchange{x}
 }
 
-// foundEverywhere gives the UIDs that ESEARCH has found, by mailbox. names are the mailboxes that were asked for, nil for all.
-func (s *modelSession) foundEverywhere(x *exchange, names []string, marker int) (map[string][]uint32, error) {
-	found := map[string][]uint32{}
+// foundEverywhere gives the UIDs that ESEARCH has found, by UIDVALIDITY. names are the mailboxes that were asked for, nil for all.
+func (s *modelSession) foundEverywhere(x *exchange, names []string, marker int) (map[uint32][]uint32, error) {
+	found := map[uint32][]uint32{}
 	for _, r := range x.data {
 		if r.data[0].word() != "ESEARCH" {
 			continue
@@ -116,12 +118,13 @@ func (s *modelSession) foundEverywhere(x *exchange, names []string, marker int) 
 			return nil, fmt.Errorf("%q", r.raw)
 		}
 		name := r.data[1].list[3].text
-		validity, _ := r.data[1].list[5].number()
-		if _, twice := found[name]; twice || names != nil && !slices.Contains(names, name) {
+		n, _ := r.data[1].list[5].number()
+		validity := uint32(n)
+		if _, twice := found[validity]; twice || names != nil && !slices.Contains(names, name) {
 			return nil, fmt.Errorf("%s comes twice or was not asked for", name)
 		}
 		if isShared(name) {
-			if err := s.run.facts.opened(name, uint32(validity)); err != nil {
+			if err := s.run.facts.opened(name, validity); err != nil {
 				return nil, err
 			}
 		}
@@ -133,11 +136,11 @@ func (s *modelSession) foundEverywhere(x *exchange, names []string, marker int) 
 			return nil, fmt.Errorf("%s has no results and is told", name)
 		}
 		for _, uid := range uids {
-			if err := s.run.facts.isMarked(uint32(validity), uid, marker); err != nil {
+			if err := s.run.facts.isMarked(validity, uid, marker); err != nil {
 				return nil, err
 			}
 		}
-		found[name] = uids
+		found[validity] = uids
 	}
 	return found, nil
 }
