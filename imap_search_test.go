@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -152,7 +154,8 @@ func TestSearchReplies(t *testing.T) {
 	c.want("SEARCH "+strings.Repeat("OR ALL ", 90)+"ALL", "* SEARCH 1 2 3 4")
 }
 
-// TestIMAPProgress tells how far a slow search is, with the response of RFC 9585 §4.
+// TestIMAPProgress tells how far a slow search is, with the response of RFC 9585 §4; and that COPY and MOVE are at work, which
+// wait here for another program.
 func TestIMAPProgress(t *testing.T) {
 	s := startIMAPWith(t, func(p *Protocols) { p.progress = time.Nanosecond })
 	mustAdd(t, s.Accounts, "ann@home.lan", imapPassword)
@@ -166,12 +169,22 @@ func TestIMAPProgress(t *testing.T) {
 		lines[2] != `* OK [INPROGRESS ("zz" 2 4)] Searched 50% of the mailbox` || lines[4] != "* SEARCH 1 2 3 4" {
 		t.Error(lines)
 	}
-	for range 6 {
-		c.ok(t, "COPY 1:* INBOX")
-	}
-	for _, command := range []string{"COPY", "MOVE"} {
-		if lines := c.ok(t, command+" 1:* Trash"); lines[0] != `* OK [INPROGRESS ("zz" NIL NIL)] Still at work` {
-			t.Errorf("%s: %.200q", command, lines)
+	for _, one := range [][2]string{{"COPY", "Trash"}, {"MOVE", "Archive"}} {
+		command, folder := one[0], one[1]
+		s.login(t, "ann@home.lan").ok(t, "SELECT "+folder) // so that it is open
+		lock := filepath.Join(s.store.mailDir, "home.lan", "ann", "."+folder, uidlistLockName)
+		if err := os.WriteFile(lock, []byte("1:elsewhere"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c.send(t, "a "+command+" 1:* "+folder+"\r\n")
+		c.want(t, `* OK [INPROGRESS ("a" NIL NIL)] Still at work`)
+		if err := os.Remove(lock); err != nil {
+			t.Fatal(err)
+		}
+		for line := ""; !strings.HasPrefix(line, "a OK"); {
+			if line = c.readLine(t); !strings.HasPrefix(line, "*") && !strings.HasPrefix(line, "a OK") {
+				t.Fatalf("%s: %s", command, line)
+			}
 		}
 	}
 }

@@ -128,6 +128,51 @@ func TestIMAPSilence(t *testing.T) {
 	c.want(t, "* BYE Nothing was heard for too long", "<EOF>")
 }
 
+// Behind BYE nothing more is pushed, though the store has more news before the session has ended.
+func TestIMAPPushEndsWithBYE(t *testing.T) {
+	s := startIMAP(t)
+	mustAdd(t, s.Accounts, "gone@home.lan", imapPassword)
+	drop, err := s.store.Maildrop("gone@home.lan")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer drop.Release()
+	folder, err := drop.Open("INBOX")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer folder.Release()
+	view, err := folder.NewView(false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer view.Close()
+	ours, theirs := net.Pipe()
+	c := newConn(newConnEnv(connLimits{}, nil, nil, nil), theirs, "test", s.Log)
+	session := &imapSession{c: c, p: s.Protocols, drop: drop, view: view}
+	session.idle.init(session)
+	if _, err := s.store.SetAside("gone@home.lan"); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		session.idle.start(false)
+		session.idle.mu.Lock()
+		for session.idle.pushing {
+			session.idle.ended.Wait()
+		}
+		session.idle.mu.Unlock()
+		session.idle.onChange()
+		session.idle.wait()
+		c.Close()
+	})
+	heard, err := io.ReadAll(ours)
+	wg.Wait()
+	if string(heard) != "* BYE The selected mailbox has been deleted\r\n" {
+		t.Errorf("%q, %v", heard, err)
+	}
+}
+
 // A panic in a push ends the session and nothing else.
 func TestIMAPPushPanics(t *testing.T) {
 	s := startIMAP(t)
