@@ -145,7 +145,10 @@ func (s *modelSession) answered(uids []uint32, items ...string) func(x *exchange
 				continue
 			}
 			for _, item := range items {
-				if _, ok := got[item]; !ok {
+				_, ok := got[item]
+				if !ok && s.notifying { // something else of it was told before the command, and now it is gone
+					s.box.owed[uid] = "FETCH left it out"
+				} else if !ok {
 					return fmt.Errorf("UID %d comes without %s", uid, item)
 				}
 			}
