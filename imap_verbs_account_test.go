@@ -156,7 +156,7 @@ func (s *modelSession) annotate() []*exchange {
 		} else {
 			text = fmt.Sprintf("%q", value)
 		}
-		return []*exchange{s.set1(s.notes, name, value, fmt.Sprintf("SETMETADATA %s (%s %s)", name, entry, text))}
+		return []*exchange{s.setOwn(s.notes, name, value, fmt.Sprintf("SETMETADATA %s (%s %s)", name, entry, text))}
 	}
 	was, known := s.notes[name]
 	x := &exchange{command: fmt.Sprintf("GETMETADATA %s %s", name, entry)}
@@ -175,8 +175,8 @@ func (s *modelSession) annotate() []*exchange {
 	return []*exchange{x}
 }
 
-// set1 is a command that sets what only this session sets. Until it is answered nobody knows which value it has.
-func (s *modelSession) set1(values map[string]string, name, value, command string) *exchange {
+// setOwn is a command that sets what only this session sets. Until it is answered nobody knows which value it has.
+func (s *modelSession) setOwn(values map[string]string, name, value, command string) *exchange {
 	delete(values, name)
 	return &exchange{command: command, check: func(*exchange) error {
 		values[name] = value
@@ -195,9 +195,9 @@ func (s *modelSession) grant() []*exchange {
 	}
 	switch s.rnd.IntN(4) {
 	case 0:
-		return []*exchange{s.set1(s.grants, name, sortedLetters(rights), fmt.Sprintf("SETACL %s %s %s", name, id, rights))}
+		return []*exchange{s.setOwn(s.grants, name, sortedLetters(rights), fmt.Sprintf("SETACL %s %s %s", name, id, rights))}
 	case 1:
-		return []*exchange{s.set1(s.grants, name, "", fmt.Sprintf("DELETEACL %s %s", name, id))}
+		return []*exchange{s.setOwn(s.grants, name, "", fmt.Sprintf("DELETEACL %s %s", name, id))}
 	case 2:
 		return []*exchange{{command: "MYRIGHTS " + name, check: func(x *exchange) error {
 			i := slices.IndexFunc(x.data, func(r *wireReply) bool { return r.data[0].word() == "MYRIGHTS" })

@@ -129,7 +129,7 @@ type clientTest struct {
 func TestIMAPClient(t *testing.T) {
 	s := startIMAP(t)
 	k := &clientCalls{names: map[string]bool{}}
-	for _, part := range []struct {
+	parts := []struct {
 		name string
 		test func(*clientTest)
 	}{
@@ -139,13 +139,16 @@ func TestIMAPClient(t *testing.T) {
 		{"rev2", (*clientTest).messages}, {"utf8", (*clientTest).messages}, {"fetch", (*clientTest).fetch},
 		{"search", (*clientTest).search}, {"order", (*clientTest).order}, {"modseq", (*clientTest).modseq},
 		{"unasked", (*clientTest).unasked},
-	} {
+	}
+	ran := 0
+	for _, part := range parts {
 		t.Run(part.name, func(t *testing.T) {
+			ran++
 			mustAdd(t, s.Accounts, part.name+"@home.lan", imapPassword)
 			part.test(&clientTest{t, s, k})
 		})
 	}
-	if missing := k.missing(); len(missing) > 0 && !t.Failed() {
+	if missing := k.missing(); len(missing) > 0 && ran == len(parts) && !t.Failed() {
 		t.Errorf("not tried: %s", strings.Join(missing, ", "))
 	}
 }
