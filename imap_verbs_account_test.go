@@ -39,7 +39,7 @@ func (s *modelSession) ask() []*exchange {
 
 // quota is what concerns the account's quota, which nobody reaches.
 func (s *modelSession) quota() []*exchange {
-	if s.oneIn(4) {
+	if s.oneIn(2) {
 		return []*exchange{{command: `SETQUOTA "" (MESSAGE 1)`, may: []string{"NOPERM"}, check: func(x *exchange) error {
 			if x.ok() {
 				return errors.New("a client has changed its quota")

@@ -41,7 +41,7 @@ var modelVerbs = []modelVerb{
 	{4, true, (*modelSession).replace}, {4, true, (*modelSession).expunge}, {6, true, (*modelSession).noop},
 	{5, true, (*modelSession).idle}, {4, false, (*modelSession).status}, {3, false, (*modelSession).list},
 	{3, false, (*modelSession).sideFolder}, {4, false, (*modelSession).selectAny}, {2, true, (*modelSession).closeFolder},
-	{1, false, (*modelSession).reconnect}, {3, false, (*modelSession).ask}, {3, false, (*modelSession).searchAll}, {2, false, (*modelSession).annotate},
+	{2, false, (*modelSession).reconnect}, {3, false, (*modelSession).ask}, {3, false, (*modelSession).searchAll}, {2, false, (*modelSession).annotate},
 	{3, false, (*modelSession).grant}, {4, true, (*modelSession).keepSearch}, {2, false, (*modelSession).notify},
 }
 
