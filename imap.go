@@ -136,8 +136,9 @@ type imapSession struct {
 	saved    []imap.UID
 	contexts []*searchContext // of the selected mailbox
 
-	notify       *notifier  // nil until NOTIFY is used
-	appendedUIDs []imap.UID // messages that the session has put into the selected mailbox since it was last told
+	notify       *notifier    // nil until NOTIFY is used
+	appendedUIDs []imap.UID   // messages that the session has put into the selected mailbox since it was last told
+	lateNotices  []lateNotice // what is still to be told of new messages in it
 
 	rev2      bool // ENABLE IMAP4rev2
 	utf8      bool // names and quoted strings are UTF-8: rev2 or UTF8=ACCEPT

@@ -308,6 +308,9 @@ type fetcher struct {
 	file *Message // of the message in hand
 	tree treePart // of the message in hand, if q.tree
 
+	upto  uint64     // messages that were changed after it are left out; 0: none
+	later []imap.UID // which they are
+
 	gone       bool  // some messages are no longer there
 	unknownCTE bool  // some encoding is unknown
 	failed     error // some message could not be read
@@ -365,6 +368,9 @@ func (f *fetcher) batch(uids []imap.UID) error {
 	if f.q.since > 0 {
 		f.keepChanged()
 	}
+	if f.upto > 0 {
+		f.leaveLater()
+	}
 	f.changed = f.changed[:0]
 	if f.q.seen && f.s.may(RightSeen) {
 		f.setSeen()
@@ -392,6 +398,19 @@ func (f *fetcher) keepChanged() {
 	kept := f.msgs[:0]
 	for i := range f.msgs {
 		if f.msgs[i].ModSeq > f.q.since {
+			kept = append(kept, f.msgs[i])
+		}
+	}
+	f.msgs = kept
+}
+
+// leaveLater leaves out the messages that were changed after upto.
+func (f *fetcher) leaveLater() {
+	kept := f.msgs[:0]
+	for i := range f.msgs {
+		if f.msgs[i].ModSeq > f.upto {
+			f.later = append(f.later, f.msgs[i].UID)
+		} else {
 			kept = append(kept, f.msgs[i])
 		}
 	}

@@ -319,10 +319,20 @@ func (c *imapCommand) noticeItems() (*fetchRequest, error) {
 	return q, err
 }
 
+// lateNotice is what is to be told of new messages that were changed before they could be told of: their mod-sequences
+// would say that all below has been told, so they come with the next update.
+type lateNotice struct {
+	q    *fetchRequest
+	uids []imap.UID
+}
+
 // tellNew tells of new messages what NOTIFY asks for, and of those that a context has got what its UPDATE asks for.
-func (s *imapSession) tellNew(uids []imap.UID, found []contextChange) {
-	own := s.appendedUIDs
-	s.appendedUIDs = nil
+func (s *imapSession) tellNew(changes *Changes, found []contextChange) {
+	late, own, uids := s.lateNotices, s.appendedUIDs, changes.New
+	s.lateNotices, s.appendedUIDs = nil, nil
+	for _, n := range late {
+		s.fetchNotice(n.q, n.uids, changes.ModSeq)
+	}
 	for len(uids) > 0 {
 		if slices.Contains(own, uids[0]) {
 			uids = uids[1:]
@@ -333,7 +343,9 @@ func (s *imapSession) tellNew(uids []imap.UID, found []contextChange) {
 		for n < len(uids) && asked == s.askedOf(uids[n], found) && !slices.Contains(own, uids[n]) {
 			n++
 		}
-		s.fetchNotice(asked, uids[:n])
+		if asked != 0 {
+			s.fetchNotice(s.noticeOf(asked), uids[:n], changes.ModSeq)
+		}
 		uids = uids[n:]
 	}
 }
@@ -354,11 +366,8 @@ func (s *imapSession) askedOf(uid imap.UID, found []contextChange) (asked uint32
 	return asked
 }
 
-// fetchNotice writes one FETCH response for each of the messages, with all that is asked for (RFC 5465 §5.2).
-func (s *imapSession) fetchNotice(asked uint32, uids []imap.UID) {
-	if asked == 0 {
-		return
-	}
+// noticeOf gives all that is asked for, as askedOf says it.
+func (s *imapSession) noticeOf(asked uint32) *fetchRequest {
 	q := new(fetchRequest)
 	if asked&(1<<maxContexts) != 0 {
 		q.merge(s.notify.fetch)
@@ -371,10 +380,22 @@ func (s *imapSession) fetchNotice(asked uint32, uids []imap.UID) {
 	if s.condstore && !q.modseq { // RFC 7162 §3.2
 		q.add(fetchModSeq, nil)
 	}
+	return q
+}
+
+// fetchNotice writes one FETCH response for each of the messages, with all that is asked for (RFC 5465 §5.2). Those that
+// were changed after upto come later, if the client is told of changes.
+func (s *imapSession) fetchNotice(q *fetchRequest, uids []imap.UID, upto uint64) {
 	f := fetcher{s: s, q: q, folder: s.view.Folder(), w: s.c.Writer()}
+	if s.condstore && s.wantsFlags() {
+		f.upto = upto
+	}
 	defer f.close()
 	if err := f.run(uids); err != nil {
 		s.c.Log.Warn("cannot tell of new messages", "error", err)
+	}
+	if len(f.later) > 0 {
+		s.lateNotices = append(s.lateNotices, lateNotice{q, f.later})
 	}
 }
 

@@ -109,7 +109,7 @@ func (s *imapSession) endNotify() {
 	if s.notify != nil {
 		s.notify.close()
 	}
-	s.notify, s.appendedUIDs = nil, nil
+	s.notify, s.appendedUIDs, s.lateNotices = nil, nil, nil
 	s.holdView()
 }
 

@@ -188,7 +188,7 @@ func (s *imapSession) closeView() {
 		s.view.Close()
 	}
 	s.view, s.saved, s.readOnly, s.rights = nil, nil, false, 0
-	s.contexts, s.appendedUIDs = nil, nil
+	s.contexts, s.appendedUIDs, s.lateNotices = nil, nil, nil
 }
 
 // update tells what has changed: in the selected mailbox and, under NOTIFY, elsewhere. Without expunge, removed messages
@@ -246,7 +246,7 @@ func (s *imapSession) announce(changes *Changes, also []imap.UID) (since []imap.
 		since = mergeUIDs(since, s.fetchFlags(changes.SilentFlags, changes.ModSeq, false))
 	}
 	found := s.updateContexts(changes)
-	s.tellNew(changes.New, found)
+	s.tellNew(changes, found)
 	s.tellContexts(found)
 	return since
 }

@@ -128,6 +128,42 @@ func TestIMAPSilence(t *testing.T) {
 	c.want(t, "* BYE Nothing was heard for too long", "<EOF>")
 }
 
+// The same goes for a new message of which NOTIFY wants to know: it is told of when all changes below its own have been.
+func TestNoticeLeavesLaterChanges(t *testing.T) {
+	folder := startFetch(t, "x\r\n").folder
+	s, written := bareSession(t, folder)
+	q := new(fetchRequest)
+	q.add(fetchUID, nil)
+	q.add(fetchFlags, nil)
+	s.notify = &notifier{selected: messageEvents, fetch: q}
+	uids := []imap.UID{appendText(t, folder, "y\r\n"), appendText(t, folder, "z\r\n")}
+	added := folder.highestModSeq()
+	changes, err := s.view.Sync(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var modseq uint64
+	for _, uid := range []imap.UID{1, uids[1]} { // meanwhile
+		if _, _, modseq, err = folder.SetFlags([]imap.UID{uid}, FlagsAdd, []imap.Flag{imap.FlagFlagged}, NoUnchangedSince); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.announce(&changes, nil)
+	want := fmt.Sprintf("* 3 EXISTS\r\n* 2 FETCH (UID 2 FLAGS () MODSEQ (%d))\r\n", added-1)
+	if got := written(); got != want {
+		t.Errorf("%q, not %q", got, want)
+	}
+	s.update(true)
+	want = fmt.Sprintf("* 1 FETCH (UID 1 FLAGS (\\Flagged) MODSEQ (%d))\r\n* 3 FETCH (UID 3 FLAGS (\\Flagged) MODSEQ (%[2]d))\r\n* 3 FETCH (UID 3 FLAGS (\\Flagged) MODSEQ (%[2]d))\r\n", modseq-1, modseq)
+	if got := written(); got != want {
+		t.Errorf("%q, not %q", got, want)
+	}
+	s.update(true)
+	if got := written(); got != "" {
+		t.Errorf("%q is told again", got)
+	}
+}
+
 // Behind BYE nothing more is pushed, though the store has more news before the session has ended.
 func TestIMAPPushEndsWithBYE(t *testing.T) {
 	s := startIMAP(t)
