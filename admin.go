@@ -19,6 +19,8 @@ type order struct {
 	JSON  bool        `json:"json,omitempty"` // a listing is wanted in JSON
 	ID    string      `json:"id,omitempty"`   // of a message that waits; "": all
 	Quota QuotaChange `json:"quota,omitzero"`
+
+	Relay *RelaySetting `json:"relay,omitempty"` // its port may be 0, and its password is in Password
 }
 
 // answer is what became of an order.
@@ -33,6 +35,8 @@ type answer struct {
 	Count    int     `json:"count,omitempty"`  // messages that were changed
 
 	Queue []QueueEntry `json:"queue,omitempty"` // the one that was asked for
+
+	Relays []RelaySetting `json:"relays,omitempty"`
 
 	// A listing may be long. It is written where it is made, and read once.
 	Listing bool `json:"listing,omitempty"` // there is one
@@ -49,6 +53,8 @@ type admin struct {
 	accounts *Accounts
 	store    *Store
 	queue    func() (*Queue, error) // opens it, if it is not open
+	relays   *Relays
+	sender   *Sender // tries relays
 	log      *slog.Logger
 }
 
@@ -91,6 +97,11 @@ func (ad *admin) perform(o order) (answer, error) {
 	}
 	if verb, ok := strings.CutPrefix(o.Do, "queue "); ok {
 		if a, known, err := ad.onQueue(verb, o); known {
+			return a, err
+		}
+	}
+	if verb, ok := strings.CutPrefix(o.Do, "relay "); ok {
+		if a, known, err := ad.onRelay(verb, o); known {
 			return a, err
 		}
 	}

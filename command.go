@@ -26,6 +26,8 @@ type options struct {
 	name          string
 	messages      string
 	all           bool
+	domain        string
+	from          string
 	run           runOptions
 }
 
@@ -57,7 +59,7 @@ func (e *usageError) Error() string { return e.text }
 
 // commands lists all commands in the order of the help text.
 func commands() []command {
-	return slices.Concat(runCommands(), userCommands(), aliasCommands(), queueCommands(), caCommands(), versionCommands())
+	return slices.Concat(runCommands(), userCommands(), aliasCommands(), queueCommands(), relayCommands(), caCommands(), versionCommands())
 }
 
 // run does what the arguments (without the program's name) say and gives the

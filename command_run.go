@@ -86,6 +86,7 @@ type house struct {
 	hostname string
 	accounts *Accounts
 	store    *Store
+	relays   *Relays
 	log      *slog.Logger
 }
 
@@ -114,6 +115,9 @@ func openHouse(data dataDir, hostname string, log *slog.Logger) (*house, error) 
 	if err != nil {
 		return nil, err
 	}
+	if h.relays, err = OpenRelays(data.relays()); err != nil {
+		return nil, err
+	}
 	h.store, err = OpenStore(StoreConfig{MailDir: data.mail(), IndexDir: data.index(), Host: h.hostname, Log: log, Quota: h.accounts.Quota})
 	return h, err
 }
@@ -124,13 +128,18 @@ func (h *house) close() {
 	}
 }
 
-// openOutbound opens the queue, and all that sends what is in it.
-func (h *house) openOutbound(adjust func(*Sender)) (*Outbound, error) {
+// newSender makes what brings mail to other servers.
+func (h *house) newSender(adjust func(*Sender)) *Sender {
 	signer := &DKIMSigner{Dir: h.data.dkim(), IsLocal: h.accounts.IsLocalDomain}
-	sender := &Sender{Resolver: &Resolver{}, Hostname: func() string { return h.hostname }, Sign: signer.Sign, Log: h.log}
+	sender := &Sender{Resolver: &Resolver{}, Hostname: func() string { return h.hostname }, Relay: h.relays.For, Sign: signer.Sign, Log: h.log}
 	if adjust != nil {
 		adjust(sender)
 	}
+	return sender
+}
+
+// openOutbound opens the queue, and all that sends what is in it.
+func (h *house) openOutbound(sender *Sender) (*Outbound, error) {
 	return OpenOutbound(OutboundConfig{
 		QueueDir: h.data.queue(), Accounts: h.accounts, Store: h.store, Sender: sender,
 		Hostname: h.hostname, PerHour: h.sendsPerHour(), Log: h.log,
@@ -185,7 +194,8 @@ func (c *call) serve(ctx context.Context, h *house) error {
 	if err != nil {
 		return err
 	}
-	out, err := h.openOutbound(c.adjust)
+	sender := h.newSender(c.adjust)
+	out, err := h.openOutbound(sender)
 	if err != nil {
 		return err
 	}
@@ -205,7 +215,7 @@ func (c *call) serve(ctx context.Context, h *house) error {
 		return err
 	}
 	defer inBackground(out.Run)() // ends when the sessions have
-	control, err := openControl(h.data.control(), &admin{accounts: h.accounts, store: h.store, queue: out.openedQueue, log: h.log})
+	control, err := openControl(h.data.control(), &admin{accounts: h.accounts, store: h.store, queue: out.openedQueue, relays: h.relays, sender: sender, log: h.log})
 	if err != nil {
 		return err
 	}

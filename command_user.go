@@ -53,14 +53,15 @@ func (c *call) order(ctx context.Context, o order) (answer, error) {
 		if err != nil {
 			return nil, nil, err
 		}
+		sender := h.newSender(c.adjust)
 		queue := func() (*Queue, error) {
-			out, err := h.openOutbound(nil)
+			out, err := h.openOutbound(sender)
 			if err != nil {
 				return nil, err
 			}
 			return out.Queue, nil
 		}
-		return &admin{accounts: h.accounts, store: h.store, queue: queue, log: h.log}, h.close, nil
+		return &admin{accounts: h.accounts, store: h.store, queue: queue, relays: h.relays, sender: sender, log: h.log}, h.close, nil
 	})
 	if err == nil && a.Error != "" {
 		err = errors.New(a.Error)

@@ -49,6 +49,7 @@ const layout = `
 	received: address
 	verify: resolver received address naming message mailbox.cutLast
 	send: resolver envelope address naming message mailbox.cutLast conn.writeChunk conn.clip
+	relay: send resolver address naming tomlfile maildir.writeFileAtomic
 	notice:
 	queue: send envelope mailbox maildir conn.clip message notice
 	flood:
@@ -62,9 +63,9 @@ const layout = `
 	protocols: accounts conn mailbox received queue flood pop3 smtp imap
 
 	datadir (lock):
-	admin: accounts acl mailbox mailstate queue
+	admin: accounts acl address naming mailbox mailstate queue relay send
 	control: admin datadir maildir
-	command (firststart): accounts resolver dkim send queue flood outbound admin control datadir mailbox mailstate naming protocols settings tls verify
+	command (firststart): accounts resolver dkim send relay queue flood outbound admin control datadir mailbox mailstate naming protocols settings tls verify
 	service:
 	main: command service
 `

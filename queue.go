@@ -156,6 +156,7 @@ type QueueRecipient struct {
 	Tries   int       `json:"tries"`
 	Next    time.Time `json:"next,omitzero"` // when it is tried again
 	Reason  string    `json:"reason,omitempty"`
+	Relay   string    `json:"relay,omitempty"` // HOST:PORT that takes it for the server of its domain
 }
 
 // List gives all that waits, the oldest first.
@@ -202,9 +203,11 @@ func (q *Queue) entry(item *queueItem) QueueEntry {
 		st, to := &item.States[i], &item.Envelope.Recipients[i]
 		r := QueueRecipient{Address: to.Address, State: st.State, Tries: st.Tries, Next: st.Next, Reason: st.reason()}
 		if st.State == SendWaiting {
-			if d := q.dests[q.cfg.Destination(item.Envelope.From, to.Domain())]; d != nil && d.retryAt.After(r.Next) {
+			name := q.cfg.Destination(item.Envelope.From, to.Domain())
+			if d := q.dests[name]; d != nil && d.retryAt.After(r.Next) {
 				r.Next, r.Reason = d.retryAt, d.reason
 			}
+			r.Relay = relayServer(name)
 		}
 		e.Recipients[i] = r
 	}

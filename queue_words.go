@@ -26,6 +26,9 @@ func recipientWords(e *QueueEntry, r *QueueRecipient, now time.Time) string {
 		return "cancelled for " + r.Address
 	}
 	words := fmt.Sprintf("waits since %s for %s", clockWords(e.Queued, now), r.Address)
+	if r.Relay != "" {
+		words += " by the relay " + r.Relay
+	}
 	if reason != "" {
 		words += ": " + strings.TrimSuffix(reason, ".")
 	}

@@ -20,20 +20,31 @@ import (
 )
 
 // Sending to other servers (RFC 5321 §5): who takes a domain's mail, one transaction for each message, connections that are
-// used again. send_conn.go opens connections, send_policy.go knows when TLS is a must, downgrade.go writes a message for
-// servers that take ASCII only.
+// used again. send_conn.go opens connections, send_policy.go knows when TLS is a must, send_text.go writes a message for
+// servers that take ASCII only, send_relay.go tries a relay.
 
 const (
-	sendConnect  = 30 * time.Second // to open a connection, TLS included
-	sendGreeting = time.Minute      // for the greeting and each reply to EHLO and STARTTLS
-	sendCommand  = 5 * time.Minute  // for a reply (RFC 5321 §4.5.3.2)
-	sendFinal    = 12 * time.Minute // for the reply after the message (§4.5.3.2.6: 10 minutes)
-	sendWrite    = 3 * time.Minute  // for 16 KiB to be taken (§4.5.3.2.5)
-	sendIdle     = 10 * time.Second // a connection is kept for the next message
-	sendPerConn  = 100              // messages over one connection
-	sendHosts    = 5                // hosts of a domain that are tried at a time
-	sendAddrs    = 6                // addresses of all of them
+	sendPerConn = 100 // messages over one connection
+	sendHosts   = 5   // hosts of a domain that are tried at a time
+	sendAddrs   = 6   // addresses of all of them
 )
+
+// sendLimits are the times that a try may take.
+type sendLimits struct {
+	connect time.Duration // to open a connection, and once more for TLS
+	command time.Duration // for the greeting and each reply (RFC 5321 §4.5.3.2)
+	final   time.Duration // for the reply after the message (§4.5.3.2.6: 10 minutes)
+	write   time.Duration // for 16 KiB to be taken (§4.5.3.2.5)
+	whole   time.Duration // for a message with all its recipients
+	grace   time.Duration // at the end of the appliance, for the reply to a message that is sent whole
+	idle    time.Duration // a connection is kept for the next message
+}
+
+// defaultSendLimits are those of RFC 5321 where it has any.
+func defaultSendLimits() sendLimits {
+	return sendLimits{connect: 30 * time.Second, command: 5 * time.Minute, final: 12 * time.Minute, write: 3 * time.Minute,
+		whole: 4 * time.Hour, grace: 5 * time.Second, idle: 10 * time.Second}
+}
 
 // Outgoing is a message on its way to one destination.
 type Outgoing struct {
@@ -88,6 +99,7 @@ type Sender struct {
 	Relay    func(from string) *Relay                                                     // who takes mail from this sender, nil: nobody
 	Sign     func(w io.Writer, domain string, message io.Reader) (signed bool, err error) // writes DKIM-Signature fields, nil: none
 
+	limits   sendLimits // zero: the defaults
 	policies policyCache
 	mu       sync.Mutex
 	idle     map[string][]*sendConn // by route
@@ -104,11 +116,23 @@ type Relay struct {
 	From     string // envelope sender that it demands, "" for that of the message
 }
 
-// key names the relay among destinations.
-func (r *Relay) key() string { return relayPrefix + net.JoinHostPort(r.Host, strconv.Itoa(r.Port)) }
+// key names the relay among destinations. Two logins at one server are two: what is wrong with one is not with the other.
+func (r *Relay) key() string {
+	return relayPrefix + net.JoinHostPort(r.Host, strconv.Itoa(r.Port)) + " " + r.User
+}
 
 // relayPrefix marks a destination that is a relay; no domain has a space.
 const relayPrefix = "relay "
+
+// relayServer gives the server of a destination that is a relay, "" for others.
+func relayServer(destination string) string {
+	rest, ok := strings.CutPrefix(destination, relayPrefix)
+	if !ok {
+		return ""
+	}
+	server, _, _ := strings.Cut(rest, " ")
+	return server
+}
 
 // Destination gives what the queue groups mail by: the relay that takes it, or the domain it goes to.
 func (s *Sender) Destination(from, domain string) string {
@@ -125,6 +149,14 @@ func (s *Sender) relayFor(from string) *Relay {
 	return s.Relay(from)
 }
 
+// limit gives the times that hold.
+func (s *Sender) limit() sendLimits {
+	if s.limits == (sendLimits{}) {
+		return defaultSendLimits()
+	}
+	return s.limits
+}
+
 func (s *Sender) now() time.Time {
 	if s.Now != nil {
 		return s.Now()
@@ -138,14 +170,16 @@ type route struct {
 	relay       *Relay
 	hosts       []sendHost
 	policy      *stsPolicy // of the domain, nil without one
-	secure      bool       // DNSSEC proves hosts: DANE counts
+	secure      bool       // DNSSEC proves hosts
+	unsure      bool       // there may be a policy that could not be had
 	verified    bool       // REQUIRETLS: a certificate must be right
 }
 
 // sendHost is one server that may be asked.
 type sendHost struct {
-	name  string
-	addrs []netip.AddrPort // of a relay given by address; else looked up
+	name   string
+	addrs  []netip.AddrPort // of a domain that is an address literal; else looked up
+	secure bool             // DNSSEC proves it and its addresses: DANE counts
 }
 
 // Send makes one try to bring a message to its recipients at a destination, and gives an outcome for each of them.
@@ -171,8 +205,8 @@ func (s *Sender) route(ctx context.Context, destination string, env *Envelope) (
 	r := &route{destination: destination, verified: env.RequireTLS}
 	if strings.HasPrefix(destination, relayPrefix) {
 		relay := s.relayFor(env.From)
-		if relay == nil { // it was taken away while the message waited for it
-			return nil, &Outcome{Enhanced: "4.3.5", Text: "The relay for this message is no longer set; it goes the direct way next time"}
+		if relay == nil || relay.key() != destination { // it was changed this moment: the queue finds the new way
+			return nil, &Outcome{Enhanced: "4.3.5", Text: "The relay for this message is no longer set; it goes another way next time"}
 		}
 		r.relay, r.hosts = relay, []sendHost{{name: relay.Host}}
 		return r, nil
@@ -185,7 +219,7 @@ func (s *Sender) route(ctx context.Context, destination string, env *Envelope) (
 		return nil, failed
 	}
 	r.hosts, r.secure = hosts, secure
-	r.policy = s.policyFor(ctx, destination)
+	r.policy, r.unsure = s.policyFor(ctx, destination)
 	return r, nil
 }
 
@@ -215,8 +249,9 @@ func (s *Sender) mailHosts(ctx context.Context, domain string) (hosts []sendHost
 		return nil, false, &Outcome{State: SendFailed, Enhanced: "5.1.10", Text: domain + " takes no mail"}
 	}
 	ours := normalDomain(s.Hostname())
+	us := slices.IndexFunc(mxs, func(mx MX) bool { return normalDomain(mx.Host) == ours })
 	for _, mx := range mxs {
-		if mx.Host == ours { // those behind us would send it back (RFC 5321 §5.1)
+		if us >= 0 && mx.Preference >= mxs[us].Preference { // those would send it back to us (RFC 5321 §5.1)
 			break
 		}
 		if mx.Host != "" {
@@ -239,7 +274,11 @@ func (s *Sender) implicitHost(ctx context.Context, domain string) ([]sendHost, b
 	case err != nil:
 		return nil, false, &Outcome{Enhanced: "4.4.3", Text: fmt.Sprintf("The DNS does not tell where %s is at the moment", domain), Unreachable: true}
 	}
-	return []sendHost{{name: domain}}, secure, nil
+	ascii, err := asciiName(domain)
+	if err != nil {
+		return nil, false, &Outcome{State: SendFailed, Enhanced: "5.1.2", Text: fmt.Sprintf("There is no mail domain %s; the address may be misspelt", domain)}
+	}
+	return []sendHost{{name: ascii}}, secure, nil
 }
 
 // sendFresh tries one host after the other until one takes or refuses the message.
@@ -256,7 +295,7 @@ func (s *Sender) sendFresh(ctx context.Context, r *route, m *Outgoing) []Outcome
 			if tried++; tried > sendAddrs || ctx.Err() != nil {
 				return sameOutcome(len(m.Recipients), last)
 			}
-			c, why := s.connect(ctx, r, host.name, addr)
+			c, why := s.connect(ctx, r, &host, addr)
 			if why != nil {
 				last = *why
 				continue
@@ -297,19 +336,15 @@ func (s *Sender) addresses(ctx context.Context, r *route, host *sendHost) ([]net
 	if r.policy.forbids(host.name) {
 		return nil, &Outcome{Enhanced: "4.7.5", Text: fmt.Sprintf("%s does not name %s among the servers that take its mail (MTA-STS)", r.destination, host.name), Unreachable: true}
 	}
+	if why := r.unproven(host.name); why != nil {
+		return nil, why
+	}
 	found, secure, err := s.Resolver.Addresses(ctx, host.name)
 	if err != nil {
 		return nil, &Outcome{Enhanced: "4.4.3", Text: "The DNS has no address of " + host.name, Remote: host.name, Unreachable: true}
 	}
-	if !secure {
-		r.secure = false
-	}
-	slices.SortStableFunc(found, func(a, b netip.Addr) int { return btoi(a.Is4()) - btoi(b.Is4()) })
-	if s.NoIPv6 != nil && s.NoIPv6() {
-		if v4 := slices.DeleteFunc(slices.Clone(found), netip.Addr.Is6); len(v4) > 0 {
-			found = v4
-		}
-	}
+	host.secure = r.secure && secure
+	found = inTurns(found, s.NoIPv6 != nil && s.NoIPv6())
 	addrs := make([]netip.AddrPort, len(found))
 	for i, a := range found {
 		addrs[i] = netip.AddrPortFrom(a, port)
@@ -317,11 +352,32 @@ func (s *Sender) addresses(ctx context.Context, r *route, host *sendHost) ([]net
 	return addrs, nil
 }
 
-func btoi(b bool) int {
-	if b {
-		return 1
+// unproven says why a host cannot have a message that demands TLS all the way: nothing proves that it is one of its domain's
+// (RFC 8689 §4.2.1).
+func (r *route) unproven(host string) *Outcome {
+	switch {
+	case !r.verified || r.relay != nil || r.secure || r.policy.names(host):
+		return nil
+	case r.unsure:
+		return &Outcome{Enhanced: "4.7.5", Text: fmt.Sprintf("It cannot be told at the moment whether %s is a server of %s (MTA-STS), which this message demands", host, r.destination), Unreachable: true}
 	}
-	return 0
+	return &Outcome{State: SendFailed, Enhanced: "5.7.30",
+		Text: fmt.Sprintf("Nothing proves that %s is a server of %s (DNSSEC or MTA-STS), which this message demands", host, r.destination)}
+}
+
+// inTurns orders addresses: IPv6 and IPv4 in turns, so that one family without a way out does not use up all tries. noIPv6
+// leaves IPv6 out where there is anything else.
+func inTurns(found []netip.Addr, noIPv6 bool) []netip.Addr {
+	v6 := slices.DeleteFunc(slices.Clone(found), netip.Addr.Is4)
+	v4 := slices.DeleteFunc(slices.Clone(found), netip.Addr.Is6)
+	if noIPv6 && len(v4) > 0 {
+		return v4
+	}
+	turns := make([]netip.Addr, 0, len(found))
+	for i := range max(len(v6), len(v4)) {
+		turns = append(append(turns, v6[min(i, len(v6)):min(i+1, len(v6))]...), v4[min(i, len(v4)):min(i+1, len(v4))]...)
+	}
+	return turns
 }
 
 // takeIdle gives a connection that waits for another message, nil if there is none.
@@ -346,9 +402,6 @@ func (r *route) poolKey() string {
 	if r.verified {
 		return r.destination + " verified"
 	}
-	if r.relay != nil {
-		return r.destination + " " + r.relay.User
-	}
 	return r.destination
 }
 
@@ -366,7 +419,7 @@ func (s *Sender) putIdle(ctx context.Context, r *route, c *sendConn, usable bool
 	}
 	key := r.poolKey()
 	s.idle[key] = append(s.idle[key], c)
-	c.expiry = time.AfterFunc(sendIdle, func() {
+	c.expiry = time.AfterFunc(s.limit().idle, func() {
 		s.mu.Lock()
 		s.idle[key] = slices.DeleteFunc(s.idle[key], func(other *sendConn) bool { return other == c })
 		if len(s.idle[key]) == 0 {
@@ -398,7 +451,9 @@ func (s *Sender) Close() {
 
 // transact sends one message over a connection. usable says that it can take another one.
 func (c *sendConn) transact(ctx context.Context, m *Outgoing) (outcomes []Outcome, usable bool) {
-	stop := context.AfterFunc(ctx, func() { _ = c.raw.SetDeadline(time.Unix(1, 0)) }) // a shutdown does not wait for replies
+	ctx, cancel := context.WithTimeout(ctx, c.sender.limit().whole)
+	defer cancel()
+	stop := context.AfterFunc(ctx, c.hangUp)
 	defer func() { usable = stop() && usable }()
 	c.sent++
 	outcomes = make([]Outcome, len(m.Recipients))
@@ -412,14 +467,14 @@ func (c *sendConn) transact(ctx context.Context, m *Outgoing) (outcomes []Outcom
 	}
 	accepted := 0
 	for n, i := range m.Recipients {
-		err := c.rcpt(&m.Envelope.Recipients[i], text)
+		err := c.rcpt(m, &m.Envelope.Recipients[i], text)
 		if err == nil {
 			accepted++
 			continue
 		}
 		o, alive := c.outcome(err)
 		if !alive {
-			return sameOutcome(len(outcomes), o), false
+			return c.finish(outcomes, o, m), false
 		}
 		o.Unreachable = false
 		if o.State == SendWaiting && o.Code == 0 {
@@ -442,7 +497,7 @@ func (c *sendConn) transact(ctx context.Context, m *Outgoing) (outcomes []Outcom
 
 // finish gives the outcome of the message to the recipients that were not refused one by one.
 func (c *sendConn) finish(outcomes []Outcome, o Outcome, m *Outgoing) []Outcome {
-	dsn, _ := c.client.Extension("DSN")
+	dsn := c.passesReports(m)
 	for n := range outcomes {
 		if outcomes[n].Reported {
 			outcomes[n].Reported = false
@@ -460,10 +515,7 @@ func (c *sendConn) outcome(err error) (o Outcome, alive bool) {
 	if !errors.As(err, &reply) {
 		return Outcome{Enhanced: "4.4.2", Text: netWords(err), Remote: c.remote, Unreachable: true}, false
 	}
-	o = Outcome{Code: reply.Code, Text: reply.Message, Remote: c.remote}
-	if reply.EnhancedCode != (smtp.EnhancedCode{}) && reply.EnhancedCode != smtp.NoEnhancedCode {
-		o.Enhanced = fmt.Sprintf("%d.%d.%d", reply.EnhancedCode[0], reply.EnhancedCode[1], reply.EnhancedCode[2])
-	}
+	o = Outcome{Code: reply.Code, Text: reply.Message, Enhanced: enhancedOf(reply), Remote: c.remote}
 	switch {
 	case reply.Code == 421: // RFC 5321 §3.8: it closes the connection
 		o.Unreachable = true
@@ -472,6 +524,14 @@ func (c *sendConn) outcome(err error) (o Outcome, alive bool) {
 		o.State = SendFailed
 	}
 	return o, true
+}
+
+// enhancedOf gives the enhanced code of a reply, "" where it has none.
+func enhancedOf(reply *smtp.SMTPError) string {
+	if reply.EnhancedCode == (smtp.EnhancedCode{}) || reply.EnhancedCode == smtp.NoEnhancedCode {
+		return ""
+	}
+	return fmt.Sprintf("%d.%d.%d", reply.EnhancedCode[0], reply.EnhancedCode[1], reply.EnhancedCode[2])
 }
 
 // stale says that outcomes tell only that a connection which had waited was closed meanwhile.
@@ -496,6 +556,10 @@ func netWords(err error) string {
 		return "It did not answer in time"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return "It closed the connection"
+	case errors.Is(err, net.ErrClosed): // by us
+		return "It took too long"
+	case errors.Is(err, errTalkative):
+		return upperFirstOf(err)
 	}
 	text := err.Error()
 	for _, known := range []struct{ part, words string }{

@@ -11,7 +11,9 @@ import (
 	"net"
 	"net/netip"
 	"net/textproto"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/emersion/go-sasl"
@@ -26,21 +28,42 @@ type sendConn struct {
 	raw    net.Conn
 	sender *Sender
 	relay  *Relay
-	remote string // "mx.example.org [192.0.2.1]"
-	secure bool   // TLS
-	sent   int    // transactions begun
-	inData bool   // the last one came as far as DATA
+	remote string      // "mx.example.org [192.0.2.1]"
+	secure bool        // TLS
+	sent   int         // transactions begun
+	inData bool        // the last one came as far as DATA
+	whole  atomic.Bool // it is sent, and the reply to it is awaited
 	expiry *time.Timer
 }
 
-// paceConn bounds each write of a client that sets no deadline for what it sends after DATA.
-type paceConn struct{ net.Conn }
+// paceConn bounds what go-smtp's client does not: the time of each write after DATA, and how much a server says at a time.
+type paceConn struct {
+	net.Conn
+	patience time.Duration // for writeChunk octets
+	said     int           // octets read since the last write
+}
 
-// Write is io.Writer. A deadline in the past, set to end the transaction, stays.
-func (p paceConn) Write(b []byte) (int, error) {
+// maxReply is how many octets a server may say before we do, its certificates included.
+const maxReply = 256 << 10
+
+var errTalkative = errors.New("it says more than a mail server has to say")
+
+// Read is io.Reader.
+func (p *paceConn) Read(b []byte) (int, error) {
+	if p.said >= maxReply {
+		return 0, errTalkative
+	}
+	n, err := p.Conn.Read(b)
+	p.said += n
+	return n, err
+}
+
+// Write is io.Writer.
+func (p *paceConn) Write(b []byte) (int, error) {
+	p.said = 0
 	written := 0
 	for written < len(b) {
-		if err := p.SetWriteDeadline(time.Now().Add(sendWrite)); err != nil {
+		if err := p.SetWriteDeadline(time.Now().Add(p.patience)); err != nil {
 			return written, err
 		}
 		n, err := p.Conn.Write(b[written:min(len(b), written+writeChunk)])
@@ -54,34 +77,41 @@ func (p paceConn) Write(b []byte) (int, error) {
 
 // connect opens a connection to a host, greets and begins TLS. TLS that fails where nothing demands it is left out the
 // next time: mail in the clear is better than none (RFC 7435).
-func (s *Sender) connect(ctx context.Context, r *route, host string, addr netip.AddrPort) (*sendConn, *Outcome) {
+func (s *Sender) connect(ctx context.Context, r *route, host *sendHost, addr netip.AddrPort) (*sendConn, *Outcome) {
 	demand, why := s.demandFor(ctx, r, host, addr.Port())
 	if why != nil {
 		return nil, why
 	}
-	c, err := s.open(ctx, r, host, addr, demand, true)
+	c, err := s.open(ctx, r, host.name, addr, demand, true)
 	if err != nil && demand == nil && errors.Is(err, errHandshake) {
-		s.log().Info("no TLS", "remote", host, "reason", err.Error())
-		c, err = s.open(ctx, r, host, addr, nil, false)
+		s.log().Info("no TLS", "remote", host.name, "reason", err.Error())
+		c, err = s.open(ctx, r, host.name, addr, nil, false)
 	}
 	if err == nil {
 		return c, nil
 	}
-	o := Outcome{Enhanced: "4.4.1", Text: netWords(err), Remote: remoteName(host, addr), Unreachable: true}
+	o := Outcome{Enhanced: "4.4.1", Text: netWords(err), Remote: remoteName(host.name, addr), Unreachable: true}
 	var reply *smtp.SMTPError
-	var protocol *textproto.Error
+	var login *loginError
 	switch {
+	case errors.As(err, &login):
+		o.Code, o.Text, o.Enhanced = login.reply.Code, upperFirstOf(err), "4.7.0"
 	case errors.As(err, &reply):
-		o.Code, o.Text, o.Enhanced = reply.Code, reply.Message, ""
-	case errors.As(err, &protocol):
-		o.Code, o.Text, o.Enhanced = protocol.Code, protocol.Msg, ""
-	case errors.Is(err, errHandshake), errors.Is(err, errNoTLS), errors.Is(err, errLogin):
+		o.Code, o.Text, o.Enhanced = reply.Code, reply.Message, enhancedOf(reply)
+	case errors.Is(err, errDANE):
+		o.Text, o.Enhanced = upperFirstOf(errDANE), "4.7.5"
+	case errors.Is(err, errHandshake):
 		o.Enhanced = "4.7.0"
-		if errors.Is(err, errNoTLS) || errors.Is(err, errLogin) {
-			o.Text = err.Error()
-		}
+	case errors.Is(err, errNoTLS), errors.Is(err, errNoLogin):
+		o.Text, o.Enhanced = upperFirstOf(err), "4.7.0"
 	}
 	return nil, &o
+}
+
+// upperFirstOf gives an error of ours as a sentence.
+func upperFirstOf(err error) string {
+	text := err.Error()
+	return strings.ToUpper(text[:1]) + text[1:]
 }
 
 func (s *Sender) log() interface{ Info(string, ...any) } {
@@ -105,18 +135,12 @@ func remoteName(host string, addr netip.AddrPort) string {
 var (
 	errHandshake = errors.New("TLS failed")
 	errNoTLS     = errors.New("it offers no TLS, which this message or its destination demands")
-	errLogin     = errors.New("the relay does not take the login; set it anew with `appliance relay set`")
+	errNoLogin   = errors.New("the relay offers no login by user and password")
 )
 
 // open dials, greets, begins TLS as demanded (nil: as it likes, if wanted at all) and logs in to a relay.
 func (s *Sender) open(ctx context.Context, r *route, host string, addr netip.AddrPort, demand *tls.Config, wanted bool) (c *sendConn, err error) {
-	dialCtx, cancel := context.WithTimeout(ctx, sendConnect)
-	defer cancel()
-	dial := s.Dial
-	if dial == nil {
-		dial = new(net.Dialer).DialContext
-	}
-	raw, err := dial(dialCtx, "tcp", addr.String())
+	raw, err := s.dial(ctx, "tcp", addr.String())
 	if err != nil {
 		return nil, err
 	}
@@ -126,16 +150,20 @@ func (s *Sender) open(ctx context.Context, r *route, host string, addr netip.Add
 			raw.Close()
 		}
 	}()
-	_ = raw.SetDeadline(time.Now().Add(2 * sendGreeting))
+	limits := s.limit()
 	c = &sendConn{raw: raw, sender: s, relay: r.relay, remote: remoteName(host, addr)}
-	stream, err := c.begin(dialCtx, paceConn{raw}, demand, wanted)
+	stream, err := c.begin(ctx, &paceConn{Conn: raw, patience: limits.write}, host, demand, wanted)
 	if err != nil {
 		return nil, err
 	}
 	_ = raw.SetDeadline(time.Time{})
 	c.client = smtp.NewClient(stream)
-	c.client.CommandTimeout, c.client.SubmissionTimeout = sendCommand, sendFinal
+	c.client.CommandTimeout, c.client.SubmissionTimeout = limits.command, limits.final
 	if err := c.client.Hello(asciiHost(s.Hostname())); err != nil {
+		var reply *smtp.SMTPError
+		if c.secure && demand == nil && !errors.As(err, &reply) { // TLS 1.3: the server may break it off only now
+			err = fmt.Errorf("%w: %w", errHandshake, err)
+		}
 		return nil, err
 	}
 	if r.relay != nil && r.relay.User != "" {
@@ -144,6 +172,16 @@ func (s *Sender) open(ctx context.Context, r *route, host string, addr netip.Add
 		}
 	}
 	return c, nil
+}
+
+// dial opens a connection.
+func (s *Sender) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.limit().connect)
+	defer cancel()
+	if s.Dial != nil {
+		return s.Dial(ctx, network, address)
+	}
+	return new(net.Dialer).DialContext(ctx, network, address)
 }
 
 // asciiHost gives our name as EHLO may have it.
@@ -156,22 +194,17 @@ func asciiHost(name string) string {
 
 // begin brings a connection to where go-smtp's client can take it over: it can neither say EHLO under our name before
 // STARTTLS nor be told of a greeting that was read. So the greeting is played to it again.
-func (c *sendConn) begin(ctx context.Context, stream net.Conn, demand *tls.Config, wanted bool) (net.Conn, error) {
+func (c *sendConn) begin(ctx context.Context, stream net.Conn, host string, demand *tls.Config, wanted bool) (net.Conn, error) {
 	config := demand
 	if config == nil { // by opportunity: whatever certificate there is, it keeps those out who only listen
-		config = &tls.Config{InsecureSkipVerify: true, ServerName: tlsName(c.remote), MinVersion: tls.VersionTLS12}
+		config = &tls.Config{InsecureSkipVerify: true, ServerName: host, MinVersion: tls.VersionTLS12}
 	}
 	if c.relay != nil && c.relay.Implicit {
-		secure := tls.Client(stream, config)
-		if err := secure.HandshakeContext(ctx); err != nil {
-			return nil, fmt.Errorf("%w: %w", errHandshake, err)
-		}
-		c.secure = true
-		return secure, nil
+		return c.handshake(ctx, stream, config)
 	}
 	r := bufio.NewReader(stream)
 	text := textproto.NewReader(r)
-	_, greeting, err := text.ReadResponse(220)
+	greeting, err := c.readReply(text, 220)
 	if err != nil {
 		return nil, err
 	}
@@ -188,24 +221,39 @@ func (c *sendConn) begin(ctx context.Context, stream net.Conn, demand *tls.Confi
 	if _, err := io.WriteString(stream, "STARTTLS\r\n"); err != nil {
 		return nil, err
 	}
-	if _, _, err := text.ReadResponse(220); err != nil {
+	if _, err := c.readReply(text, 220); err != nil {
 		return nil, fmt.Errorf("%w: %w", errHandshake, err)
 	}
 	if r.Buffered() > 0 { // somebody has put plaintext behind the reply (CVE-2021-38371)
 		return nil, fmt.Errorf("%w: text follows the reply to STARTTLS", errHandshake)
 	}
+	secure, err := c.handshake(ctx, stream, config)
+	if err != nil {
+		return nil, err
+	}
+	return &replayed{Conn: secure, r: io.MultiReader(strings.NewReader("220 "+greeting+"\r\n"), secure)}, nil
+}
+
+// handshake begins TLS.
+func (c *sendConn) handshake(ctx context.Context, stream net.Conn, config *tls.Config) (net.Conn, error) {
+	_ = c.raw.SetDeadline(time.Now().Add(c.sender.limit().connect))
 	secure := tls.Client(stream, config)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		return nil, fmt.Errorf("%w: %w", errHandshake, err)
 	}
 	c.secure = true
-	return &replayed{Conn: secure, r: io.MultiReader(strings.NewReader("220 "+greeting+"\r\n"), secure)}, nil
+	return secure, nil
 }
 
-// tlsName is the host of a remote's name.
-func tlsName(remote string) string {
-	host, _, _ := strings.Cut(strings.Trim(remote, "[]"), " ")
-	return host
+// readReply reads a reply for which a server has its time. Another code is an *smtp.SMTPError.
+func (c *sendConn) readReply(text *textproto.Reader, code int) (string, error) {
+	_ = c.raw.SetReadDeadline(time.Now().Add(c.sender.limit().command))
+	_, reply, err := text.ReadResponse(code)
+	var other *textproto.Error
+	if errors.As(err, &other) {
+		return "", &smtp.SMTPError{Code: other.Code, Message: other.Msg}
+	}
+	return reply, err
 }
 
 // offersTLS says EHLO and looks for STARTTLS.
@@ -213,8 +261,8 @@ func (c *sendConn) offersTLS(w io.Writer, text *textproto.Reader) (bool, error) 
 	if _, err := fmt.Fprintf(w, "EHLO %s\r\n", asciiHost(c.sender.Hostname())); err != nil {
 		return false, err
 	}
-	_, reply, err := text.ReadResponse(250)
-	var refused *textproto.Error
+	reply, err := c.readReply(text, 250)
+	var refused *smtp.SMTPError
 	if errors.As(err, &refused) && (refused.Code == 500 || refused.Code == 502) { // it knows HELO alone
 		return false, nil
 	}
@@ -241,26 +289,30 @@ func (r *replayed) Read(p []byte) (int, error) { return r.r.Read(p) }
 
 // login logs in to a relay.
 func (c *sendConn) login(relay *Relay) error {
-	_, mechanisms := c.client.Extension("AUTH")
-	var auth sasl.Client = sasl.NewPlainClient("", relay.User, relay.Password)
-	if words := strings.Fields(strings.ToUpper(mechanisms)); !contains(words, sasl.Plain) && contains(words, sasl.Login) {
+	_, offered := c.client.Extension("AUTH")
+	mechanisms := strings.Fields(strings.ToUpper(offered))
+	var auth sasl.Client
+	switch {
+	case slices.Contains(mechanisms, sasl.Plain):
+		auth = sasl.NewPlainClient("", relay.User, relay.Password)
+	case slices.Contains(mechanisms, sasl.Login):
 		auth = sasl.NewLoginClient(relay.User, relay.Password)
+	default:
+		return errNoLogin
 	}
 	err := c.client.Auth(auth)
 	var reply *smtp.SMTPError
 	if errors.As(err, &reply) && reply.Code >= 500 {
-		return fmt.Errorf("%w (it says: %d %s)", errLogin, reply.Code, reply.Message)
+		return &loginError{reply}
 	}
 	return err
 }
 
-func contains(words []string, word string) bool {
-	for _, w := range words {
-		if w == word {
-			return true
-		}
-	}
-	return false
+// loginError says that a relay does not take a login, for good.
+type loginError struct{ reply *smtp.SMTPError }
+
+func (e *loginError) Error() string {
+	return fmt.Sprintf("the relay does not take the login; set it anew with `appliance relay set` (it says: %d %s)", e.reply.Code, e.reply.Message)
 }
 
 // sendText is a message as it goes over one connection.
@@ -350,7 +402,7 @@ func authorDomain(message io.ReaderAt, size int64) (string, error) {
 func (c *sendConn) mail(m *Outgoing, t *sendText) error {
 	c.inData = false
 	from := m.Envelope.From
-	if c.relay != nil && c.relay.From != "" && from != "" {
+	if c.rewrites(m) {
 		from = c.relay.From
 	}
 	opts := &smtp.MailOptions{Size: t.size + int64(len(t.signed)), UTF8: t.utf8, RequireTLS: m.Envelope.RequireTLS,
@@ -358,9 +410,27 @@ func (c *sendConn) mail(m *Outgoing, t *sendText) error {
 	return c.client.Mail(wireAddress(from, t.utf8), opts)
 }
 
+// rewrites says whether the message goes out under the envelope sender that the relay demands. A report keeps its null one.
+func (c *sendConn) rewrites(m *Outgoing) bool {
+	return c.relay != nil && c.relay.From != "" && m.Envelope.From != ""
+}
+
+// passesReports says whether the next server owes the report of success to the sender of the message. One to the sender that
+// a relay demands would not reach the person.
+func (c *sendConn) passesReports(m *Outgoing) bool {
+	dsn, _ := c.client.Extension("DSN")
+	return dsn && !c.rewrites(m)
+}
+
 // rcpt names a recipient. The original one goes along, so that a report names whom the sender knows (RFC 3461 §5.2.1).
-func (c *sendConn) rcpt(to *Recipient, t *sendText) error {
-	opts := &smtp.RcptOptions{Notify: to.Notify.words()}
+func (c *sendConn) rcpt(m *Outgoing, to *Recipient, t *sendText) error {
+	notify := to.Notify
+	if c.rewrites(m) && notify != 0 {
+		if notify &^= NotifySuccess; notify == 0 {
+			notify = NotifyNever
+		}
+	}
+	opts := &smtp.RcptOptions{Notify: notify.words()}
 	if kind, address, ok := strings.Cut(to.Original, ";"); ok {
 		switch {
 		case strings.EqualFold(kind, "rfc822") && isASCII([]byte(address)):
@@ -411,6 +481,8 @@ func (c *sendConn) data(t *sendText) (reply string, err error) {
 	if err != nil { // the connection is closed without the dot: nobody takes half a message
 		return "", err
 	}
+	c.whole.Store(true)
+	defer c.whole.Store(false)
 	response, err := w.CloseWithResponse()
 	if err != nil {
 		return "", err
@@ -427,6 +499,16 @@ func (c *sendConn) quit() {
 	if c.client.Quit() != nil {
 		c.close()
 	}
+}
+
+// hangUp ends a transaction that may not go on. The reply to a message that is sent whole is awaited for a moment: it
+// spares the recipients a second copy.
+func (c *sendConn) hangUp() {
+	if c.whole.Load() {
+		time.AfterFunc(c.sender.limit().grace, c.close)
+		return
+	}
+	c.close()
 }
 
 func (c *sendConn) close() { _ = c.raw.Close() }

@@ -11,7 +11,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -28,18 +30,19 @@ const (
 	stsMaxSize  = 64 << 10         // octets of a policy (RFC 8461 §3.2)
 	stsMaxAge   = 31_557_600       // seconds (RFC 8461 §3.2)
 	stsRecheck  = time.Hour        // how often the DNS is asked for the id of a policy that is known
+	stsRefresh  = 24 * time.Hour   // how old a policy gets before it is asked for once more
 	stsNegative = 10 * time.Minute // how long "there is none" is believed
 	stsKept     = 1000             // policies in memory
 )
 
 // demandFor gives the TLS that a connection must have; nil: any, or none.
-func (s *Sender) demandFor(ctx context.Context, r *route, host string, port uint16) (*tls.Config, *Outcome) {
-	config := &tls.Config{ServerName: host, RootCAs: s.Roots, MinVersion: tls.VersionTLS12, Time: s.now}
+func (s *Sender) demandFor(ctx context.Context, r *route, host *sendHost, port uint16) (*tls.Config, *Outcome) {
+	config := &tls.Config{ServerName: host.name, RootCAs: s.Roots, MinVersion: tls.VersionTLS12, Time: s.now}
 	if r.relay != nil {
 		return config, nil
 	}
-	if r.secure {
-		dane, why := s.dane(ctx, host, port)
+	if host.secure {
+		dane, why := s.dane(ctx, r, host.name, port)
 		if dane != nil || why != nil { // RFC 7672 §2.2: it stands above MTA-STS
 			return dane, why
 		}
@@ -51,7 +54,7 @@ func (s *Sender) demandFor(ctx context.Context, r *route, host string, port uint
 }
 
 // dane gives the configuration that a host's TLSA records demand, nil where there are none.
-func (s *Sender) dane(ctx context.Context, host string, port uint16) (*tls.Config, *Outcome) {
+func (s *Sender) dane(ctx context.Context, r *route, host string, port uint16) (*tls.Config, *Outcome) {
 	records, authentic, err := s.Resolver.TLSA(ctx, host, int(port))
 	if err != nil && !isNotFound(err) { // RFC 7672 §2.1.2: not to know is not to be free
 		return nil, &Outcome{Enhanced: "4.7.5", Text: "The DNS does not tell which certificate " + host + " has (DANE)", Remote: host, Unreachable: true}
@@ -65,9 +68,13 @@ func (s *Sender) dane(ctx context.Context, host string, port uint16) (*tls.Confi
 			usable = append(usable, t)
 		}
 	}
+	if len(usable) == 0 && r.verified { // RFC 8689 §4.2.1: then the certificate must be right in another way
+		return nil, nil
+	}
 	config := &tls.Config{ServerName: host, InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}
 	if len(usable) > 0 { // RFC 7672 §2.2: with none that is usable, TLS is a must and the certificate is not looked at
-		config.VerifyConnection = func(state tls.ConnectionState) error { return s.matchDANE(usable, host, state.PeerCertificates) }
+		names := []string{host, r.destination} // RFC 7672 §3.2.2
+		config.VerifyConnection = func(state tls.ConnectionState) error { return s.matchDANE(usable, names, state.PeerCertificates) }
 	}
 	return config, nil
 }
@@ -75,7 +82,7 @@ func (s *Sender) dane(ctx context.Context, host string, port uint16) (*tls.Confi
 var errDANE = errors.New("its certificate is not the one that the DNS tells (DANE)")
 
 // matchDANE checks the certificates that a server showed (RFC 7671 §5, RFC 7672 §3.2).
-func (s *Sender) matchDANE(records []*dns.TLSA, host string, chain []*x509.Certificate) error {
+func (s *Sender) matchDANE(records []*dns.TLSA, names []string, chain []*x509.Certificate) error {
 	for _, t := range records {
 		for i, cert := range chain {
 			if !tlsaMatches(t, cert) {
@@ -84,7 +91,7 @@ func (s *Sender) matchDANE(records []*dns.TLSA, host string, chain []*x509.Certi
 			if t.Usage == 3 && i == 0 { // the server's own: neither its name nor its time counts
 				return nil
 			}
-			if t.Usage == 2 && s.verifyBelow(cert, host, chain) == nil {
+			if t.Usage == 2 && slices.ContainsFunc(names, func(name string) bool { return s.verifyBelow(cert, name, chain) == nil }) {
 				return nil
 			}
 		}
@@ -92,14 +99,18 @@ func (s *Sender) matchDANE(records []*dns.TLSA, host string, chain []*x509.Certi
 	return errDANE
 }
 
-// verifyBelow checks that the server's certificate comes from an authority that the DNS names.
-func (s *Sender) verifyBelow(authority *x509.Certificate, host string, chain []*x509.Certificate) error {
+// verifyBelow checks that the server's certificate is for a name and comes from an authority that the DNS names.
+func (s *Sender) verifyBelow(authority *x509.Certificate, name string, chain []*x509.Certificate) error {
+	ascii, err := asciiName(name)
+	if err != nil {
+		return err
+	}
 	roots, between := x509.NewCertPool(), x509.NewCertPool()
 	roots.AddCert(authority)
 	for _, c := range chain[1:] {
 		between.AddCert(c)
 	}
-	_, err := chain[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, DNSName: host, CurrentTime: s.now()})
+	_, err = chain[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, DNSName: ascii, CurrentTime: s.now()})
 	return err
 }
 
@@ -127,20 +138,23 @@ type stsPolicy struct {
 }
 
 // forbids says whether a host may not be used. A nil policy forbids none.
-func (p *stsPolicy) forbids(host string) bool {
-	if p == nil || !p.enforce {
+func (p *stsPolicy) forbids(host string) bool { return p != nil && p.enforce && !p.names(host) }
+
+// names says whether a host is among those that a policy names. A nil policy names none.
+func (p *stsPolicy) names(host string) bool {
+	if p == nil {
 		return false
 	}
 	for _, pattern := range p.mx {
 		if suffix, wild := strings.CutPrefix(pattern, "*."); wild { // RFC 8461 §4.1: one label
 			if _, rest, ok := strings.Cut(host, "."); ok && strings.EqualFold(rest, suffix) {
-				return false
+				return true
 			}
 		} else if strings.EqualFold(pattern, host) {
-			return false
+			return true
 		}
 	}
-	return true
+	return false
 }
 
 // policyCache keeps policies: they hold for their max_age, even where they cannot be had any more (RFC 8461 §5.1).
@@ -151,19 +165,21 @@ type policyCache struct {
 
 type cachedPolicy struct {
 	policy  *stsPolicy // nil: there is none
+	unsure  bool       // there may be one that could not be had
 	id      string
+	fetched time.Time
 	expires time.Time
 	recheck time.Time
 }
 
-// policyFor gives the policy of a domain, nil where it has none that is known.
-func (s *Sender) policyFor(ctx context.Context, domain string) *stsPolicy {
+// policyFor gives the policy of a domain, nil where it has none that is known; unsure says that it may have one.
+func (s *Sender) policyFor(ctx context.Context, domain string) (policy *stsPolicy, unsure bool) {
 	now := s.now()
 	s.policies.mu.Lock()
 	known := s.policies.policies[domain]
 	s.policies.mu.Unlock()
 	if known != nil && now.Before(known.recheck) && now.Before(known.expires) {
-		return known.policy
+		return known.policy, known.unsure
 	}
 	if known != nil && !now.Before(known.expires) {
 		known = nil
@@ -175,14 +191,15 @@ func (s *Sender) policyFor(ctx context.Context, domain string) *stsPolicy {
 		s.policies.policies = map[string]*cachedPolicy{}
 	}
 	s.policies.policies[domain] = fresh
-	return fresh.policy
+	return fresh.policy, fresh.unsure
 }
 
-// lookUpPolicy asks the DNS for a policy's id, and the domain's web server for the policy where it is a new one.
+// lookUpPolicy asks the DNS for a policy's id, and the domain's web server for the policy where it is a new one, or has not
+// been looked at for a day: so it is known for long when it cannot be had for once (RFC 8461 §10.2).
 func (s *Sender) lookUpPolicy(ctx context.Context, domain string, known *cachedPolicy, now time.Time) *cachedPolicy {
-	keep := func() *cachedPolicy {
-		if known == nil {
-			return &cachedPolicy{expires: now.Add(stsNegative), recheck: now.Add(stsNegative)}
+	keep := func(unsure bool) *cachedPolicy {
+		if known == nil || known.policy == nil {
+			return &cachedPolicy{unsure: unsure, expires: now.Add(stsNegative), recheck: now.Add(stsNegative)}
 		}
 		again := *known
 		again.recheck = now.Add(stsRecheck)
@@ -190,31 +207,35 @@ func (s *Sender) lookUpPolicy(ctx context.Context, domain string, known *cachedP
 	}
 	texts, err := s.Resolver.TXT(ctx, "_mta-sts."+domain)
 	if err != nil {
-		return keep()
+		return keep(!isNotFound(err))
 	}
 	id := stsID(texts)
-	if id == "" || known != nil && known.id == id {
-		return keep()
+	if id == "" || known != nil && known.id == id && now.Sub(known.fetched) < stsRefresh {
+		return keep(false)
+	}
+	policy, age, err := s.newPolicy(ctx, domain)
+	if err != nil {
+		s.log().Info("no MTA-STS policy", "domain", domain, "reason", err.Error())
+		return keep(true)
+	}
+	return &cachedPolicy{policy: policy, id: id, fetched: now, expires: now.Add(age), recheck: now.Add(stsRecheck)}
+}
+
+// newPolicy gets the policy of a domain from its web server.
+func (s *Sender) newPolicy(ctx context.Context, domain string) (policy *stsPolicy, age time.Duration, err error) {
+	ascii, err := asciiName(domain)
+	if err != nil {
+		return nil, 0, err
 	}
 	fetch := s.Fetch
 	if fetch == nil {
 		fetch = s.fetchPolicy
 	}
-	ascii, err := asciiName(domain)
-	if err != nil {
-		return keep()
-	}
 	text, err := fetch(ctx, "mta-sts."+ascii, "https://mta-sts."+ascii+"/.well-known/mta-sts.txt")
 	if err != nil {
-		s.log().Info("no MTA-STS policy", "domain", domain, "reason", err.Error())
-		return keep()
+		return nil, 0, err
 	}
-	policy, age, err := parsePolicy(text)
-	if err != nil {
-		s.log().Info("no MTA-STS policy", "domain", domain, "reason", err.Error())
-		return keep()
-	}
-	return &cachedPolicy{policy: policy, id: id, expires: now.Add(age), recheck: now.Add(stsRecheck)}
+	return parsePolicy(text)
 }
 
 // stsID gives the id of the one record that there may be (RFC 8461 §3.1).
@@ -242,7 +263,7 @@ func stsID(texts []string) string {
 func (s *Sender) fetchPolicy(ctx context.Context, host, url string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, stsFetch)
 	defer cancel()
-	transport := &http.Transport{DisableKeepAlives: true, DialContext: s.Dial,
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: s.dialHost,
 		TLSClientConfig: &tls.Config{ServerName: host, RootCAs: s.Roots, MinVersion: tls.VersionTLS12, Time: s.now}}
 	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -257,7 +278,30 @@ func (s *Sender) fetchPolicy(ctx context.Context, host, url string) ([]byte, err
 	if answer.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("the web server answers %s", answer.Status)
 	}
-	return io.ReadAll(io.LimitReader(answer.Body, stsMaxSize))
+	text, err := io.ReadAll(io.LimitReader(answer.Body, stsMaxSize+1))
+	if err == nil && len(text) > stsMaxSize {
+		err = fmt.Errorf("it is larger than %d KiB", stsMaxSize>>10)
+	}
+	return text, err
+}
+
+// dialHost opens a connection to a host by its name, as our resolver finds it.
+func (s *Sender) dialHost(ctx context.Context, network, address string) (net.Conn, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	found, _, err := s.Resolver.Addresses(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	for _, addr := range inTurns(found, s.NoIPv6 != nil && s.NoIPv6()) {
+		var conn net.Conn
+		if conn, err = s.dial(ctx, network, net.JoinHostPort(addr.String(), port)); err == nil {
+			return conn, nil
+		}
+	}
+	return nil, err
 }
 
 // parsePolicy reads a policy (RFC 8461 §3.2).

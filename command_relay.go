@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"golang.org/x/term"
+)
+
+func relayCommands() []command {
+	return []command{
+		{name: "relay set", args: "HOST[:PORT] USER", min: 2, max: 2, about: "send all mail to other servers by the provider's server, after a login",
+			more: "HOST is the server that your provider names for outgoing mail (SMTP). Port and TLS are found,\n" +
+				"and the login is tried before anything is changed. The password is asked for.\n" +
+				"Where a provider takes only your address with it as envelope sender, --from gives that;\n" +
+				"other servers then report failures to that address. Your own in the message stays.",
+			flags: func(fs *flag.FlagSet, o *options) {
+				passwordFlags(fs, o)
+				relayDomainFlag(fs, o)
+				fs.StringVar(&o.from, "from", "", "envelope sender `ADDRESS` in place of each person's own")
+			}, run: relaySet},
+		{name: "relay remove", about: "send mail directly to the servers of its recipients again", flags: func(fs *flag.FlagSet, o *options) {
+			dataFlag(fs, o)
+			relayDomainFlag(fs, o)
+		}, run: relayRemove},
+		{name: "relay list", about: "list the servers that take mail for others", flags: listFlags, run: relayList},
+	}
+}
+
+func relayDomainFlag(fs *flag.FlagSet, o *options) {
+	fs.StringVar(&o.domain, "domain", "", "only for mail from addresses at `DOMAIN`")
+}
+
+func relaySet(ctx context.Context, c *call) error {
+	host, port, err := splitServer(c.args[0])
+	if err != nil {
+		return &usageError{err.Error()}
+	}
+	password, err := c.askPassword(fmt.Sprintf("Password of %s at %s: ", c.args[1], host))
+	if err != nil {
+		return err
+	}
+	a, err := c.order(ctx, order{Do: "relay set", Password: password,
+		Relay: &RelaySetting{Host: host, Port: port, User: c.args[1], Domain: c.opt.domain, From: c.opt.from}})
+	if err != nil {
+		return err
+	}
+	r := &a.Relays[0]
+	c.say("The login works. %s to other servers goes by %s (%s) now.", mailOf(r.Domain), r.where(), relayTLSWords(r.TLS))
+	if r.From != "" {
+		c.say("Its envelope sender is %s: what other servers report comes to that mailbox at the provider.", r.From)
+	}
+	c.sayRetried(a.Count)
+	return nil
+}
+
+// splitServer reads HOST[:PORT]; port is 0 without one.
+func splitServer(s string) (host string, port int, err error) {
+	if _, err := netip.ParseAddr(s); err == nil || !strings.Contains(s, ":") {
+		return strings.Trim(s, "[]"), 0, nil
+	}
+	host, text, err := net.SplitHostPort(s)
+	if err == nil {
+		port, err = strconv.Atoi(text)
+	}
+	if err != nil || port < 1 || port > 65535 || host == "" {
+		return "", 0, fmt.Errorf("%q is no server: write it as HOST or HOST:PORT, such as smtp.example.org:587", s)
+	}
+	return host, port, nil
+}
+
+// askPassword reads the password that --password-stdin promises, or asks for one at the terminal.
+func (c *call) askPassword(prompt string) (string, error) {
+	if c.opt.passwordStdin {
+		return c.readPassword()
+	}
+	file, ok := c.stdin.(*os.File)
+	if !ok || !term.IsTerminal(int(file.Fd())) {
+		return "", &usageError{"there is no terminal to ask for the password: give it with --password-stdin"}
+	}
+	_, _ = fmt.Fprint(c.stderr, prompt)
+	password, err := term.ReadPassword(int(file.Fd()))
+	_, _ = fmt.Fprintln(c.stderr)
+	if err != nil {
+		return "", fmt.Errorf("reading the password: %w", err)
+	}
+	if len(password) == 0 {
+		return "", errors.New("no password was given")
+	}
+	return string(password), nil
+}
+
+func mailOf(domain string) string {
+	if domain == "" {
+		return "Mail"
+	}
+	return "Mail from " + domain
+}
+
+func relayTLSWords(kind string) string {
+	if kind == relayImplicit {
+		return "TLS from the start"
+	}
+	return "STARTTLS"
+}
+
+func (c *call) sayRetried(n int) {
+	switch n {
+	case 0:
+	case 1:
+		c.say("The message that waits is tried now.")
+	default:
+		c.say("The %s that wait are tried now.", messagesText(int64(n)))
+	}
+}
+
+func relayRemove(ctx context.Context, c *call) error {
+	a, err := c.order(ctx, order{Do: "relay remove", Relay: &RelaySetting{Domain: c.opt.domain}})
+	if err != nil {
+		return err
+	}
+	if c.opt.domain == "" {
+		c.say("Mail to other servers goes there directly now.")
+	} else {
+		c.say("%s has no relay of its own any more.", c.opt.domain)
+	}
+	c.sayRetried(a.Count)
+	return nil
+}
+
+func relayList(ctx context.Context, c *call) error {
+	a, err := c.order(ctx, order{Do: "relay list"})
+	if err != nil {
+		return err
+	}
+	if c.opt.json {
+		return c.sayJSON(nonNil(a.Relays))
+	}
+	if len(a.Relays) == 0 {
+		c.say("There is no relay. Mail goes directly to other servers.")
+		return nil
+	}
+	w := tabwriter.NewWriter(c.stdout, 0, 8, 2, ' ', 0)
+	for i := range a.Relays {
+		r := &a.Relays[i]
+		from := ""
+		if r.From != "" {
+			from = "as " + r.From
+		}
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", mailOf(r.Domain), r.where(), relayTLSWords(r.TLS), r.User, from)
+	}
+	return w.Flush()
+}
