@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"net/textproto"
 	"slices"
 	"strconv"
 	"strings"
@@ -476,10 +477,6 @@ func (c *sendConn) transact(ctx context.Context, m *Outgoing) (outcomes []Outcom
 		if !alive {
 			return c.finish(outcomes, o, m), false
 		}
-		o.Unreachable = false
-		if o.State == SendWaiting && o.Code == 0 {
-			o.State = SendFailed // an address that cannot be sent at all
-		}
 		outcomes[n] = o
 		outcomes[n].Reported = true // marks it as decided, see finish
 	}
@@ -512,6 +509,9 @@ func (c *sendConn) finish(outcomes []Outcome, o Outcome, m *Outgoing) []Outcome 
 // outcome turns an error of the connection into what it means for a message. alive says that the session goes on.
 func (c *sendConn) outcome(err error) (o Outcome, alive bool) {
 	var reply *smtp.SMTPError
+	if errors.Is(err, errUnsayable) {
+		return Outcome{State: SendFailed, Enhanced: "5.1.3", Text: upperFirstOf(err)}, true
+	}
 	if !errors.As(err, &reply) {
 		return Outcome{Enhanced: "4.4.2", Text: netWords(err), Remote: c.remote, Unreachable: true}, false
 	}
@@ -558,6 +558,8 @@ func netWords(err error) string {
 		return "It closed the connection"
 	case errors.Is(err, net.ErrClosed): // by us
 		return "It took too long"
+	case errors.As(err, new(textproto.ProtocolError)):
+		return "It does not speak SMTP as it should"
 	case errors.Is(err, errTalkative):
 		return upperFirstOf(err)
 	}

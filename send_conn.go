@@ -135,6 +135,7 @@ func remoteName(host string, addr netip.AddrPort) string {
 var (
 	errHandshake = errors.New("TLS failed")
 	errNoTLS     = errors.New("it offers no TLS, which this message or its destination demands")
+	errUnsayable = errors.New("the address has characters that no server can be told")
 	errNoLogin   = errors.New("the relay offers no login by user and password")
 )
 
@@ -406,8 +407,15 @@ func (c *sendConn) mail(m *Outgoing, t *sendText) error {
 		from = c.relay.From
 	}
 	opts := &smtp.MailOptions{Size: t.size + int64(len(t.signed)), UTF8: t.utf8, RequireTLS: m.Envelope.RequireTLS,
-		Return: smtp.DSNReturn(m.Envelope.Return), EnvelopeID: m.Envelope.EnvelopeID}
-	return c.client.Mail(wireAddress(from, t.utf8), opts)
+		Return: smtp.DSNReturn(m.Envelope.Return)}
+	if isPrintable(m.Envelope.EnvelopeID) { // what the client would not say must not look as if the server were to blame
+		opts.EnvelopeID = m.Envelope.EnvelopeID
+	}
+	path := wireAddress(from, t.utf8)
+	if !isSayable(path) {
+		return errUnsayable
+	}
+	return c.client.Mail(path, opts)
 }
 
 // rewrites says whether the message goes out under the envelope sender that the relay demands. A report keeps its null one.
@@ -433,13 +441,27 @@ func (c *sendConn) rcpt(m *Outgoing, to *Recipient, t *sendText) error {
 	opts := &smtp.RcptOptions{Notify: notify.words()}
 	if kind, address, ok := strings.Cut(to.Original, ";"); ok {
 		switch {
-		case strings.EqualFold(kind, "rfc822") && isASCII([]byte(address)):
+		case strings.EqualFold(kind, "rfc822") && isPrintable(address):
 			opts.OriginalRecipientType, opts.OriginalRecipient = smtp.DSNAddressTypeRFC822, address
 		case strings.EqualFold(kind, "utf-8"):
 			opts.OriginalRecipientType, opts.OriginalRecipient = smtp.DSNAddressTypeUTF8, address
 		}
 	}
-	return c.client.Rcpt(wireAddress(to.Address, t.utf8), opts)
+	path := wireAddress(to.Address, t.utf8)
+	if !isSayable(path) {
+		return errUnsayable
+	}
+	return c.client.Rcpt(path, opts)
+}
+
+// isPrintable says whether a text is printable ASCII, as parameters are (RFC 3461 §4.2, §4.4).
+func isPrintable(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
+}
+
+// isSayable says whether an address can stand in a command.
+func isSayable(path string) bool {
+	return !strings.ContainsFunc(path, func(r rune) bool { return r < ' ' || r == 0x7f })
 }
 
 // words gives a set as RCPT has it.
