@@ -88,11 +88,22 @@ type running struct {
 // stopped with the test.
 func startRun(t testing.TB, data string, args ...string) *running {
 	t.Helper()
+	return startRunWith(t, data, nil, args...)
+}
+
+// startRunWith is startRun of an appliance with hooks, nil for none.
+func startRunWith(t testing.TB, data string, hooks *call, args ...string) *running {
+	t.Helper()
 	r := &running{data: data, offset: freeOffset(t), status: make(chan int, 1)}
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
 	args = append([]string{"--data", data, "--listen", "127.0.0.1", "--port-offset", strconv.Itoa(r.offset)}, args...)
-	go func() { r.status <- run(ctx, args, strings.NewReader(""), &r.stdout, &r.stderr) }()
+	if hooks == nil {
+		go func() { r.status <- run(ctx, args, strings.NewReader(""), &r.stdout, &r.stderr) }()
+	} else {
+		hooks.stdin, hooks.stdout, hooks.stderr = strings.NewReader(""), &r.stdout, &r.stderr
+		go func() { r.status <- hooks.runAdjusted(ctx, args) }()
+	}
 	for {
 		select {
 		case status := <-r.status:

@@ -22,21 +22,28 @@ const nextServerVariable = "APPLIANCE_TEST_NEXT"
 func runTowards(next string, args []string) int {
 	dns, port, _ := strings.Cut(next, " ")
 	number, err := strconv.Atoi(port)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return exitFailed
+	}
 	c := &call{stdin: strings.NewReader(""), stdout: io.Discard, stderr: os.Stderr, adjust: func(s *Sender) {
 		s.Resolver, s.Port = &Resolver{Servers: []string{dns}}, number
 	}}
+	return c.runAdjusted(context.Background(), args)
+}
+
+// runAdjusted is run for a call with hooks.
+func (c *call) runAdjusted(ctx context.Context, args []string) int {
 	cmd, rest := findCommand(commands(), args)
-	if err == nil {
-		err = c.parse(cmd, rest)
-	}
+	err := c.parse(cmd, rest)
 	if err == nil {
 		c.data, err = chooseDataDir(c.opt.data, os.Getenv)
 	}
 	if err == nil {
-		err = cmd.run(context.Background(), c)
+		err = cmd.run(ctx, c)
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
+		fmt.Fprintln(c.stderr, err)
 		return exitFailed
 	}
 	return exitDone

@@ -57,6 +57,7 @@ func (e *trialError) Error() string { return e.text }
 // that mail is to go out from: where the relay takes only its own user as envelope sender, and want.From is "", the relay
 // that is found has it. Errors are sentences for people that tell what to do. The password goes nowhere without TLS.
 func (s *Sender) FindRelay(ctx context.Context, want Relay, sender string) (*Relay, error) {
+	want.Host = strings.ToLower(want.Host)
 	ascii, err := asciiName(want.Host)
 	if err == nil {
 		_, _, err = s.Resolver.Addresses(ctx, ascii)
@@ -172,18 +173,16 @@ func (c *sendConn) askSender(relay Relay, sender string) (*Relay, *trialError) {
 		relay.From = relay.User
 		return &relay, nil
 	}
-	return nil, &trialError{trialLogin, fmt.Sprintf("the login works, but %s takes no mail from %s (it says: %s): give the address that the provider knows you by with --from",
-		relay.Host, first, oneLineOf(netWords(refused)))}
+	return nil, &trialError{trialLogin, fmt.Sprintf("the login works, but %s takes no mail from %s (it says: %d %s): give the address that the provider knows you by with --from",
+		relay.Host, first, refused.Code, oneLineOf(refused.Message))}
 }
 
 // tryMail begins a transaction and leaves it again. Only a refusal for good counts.
-func (c *sendConn) tryMail(from string) error {
+func (c *sendConn) tryMail(from string) (refused *smtp.SMTPError) {
 	err := c.client.Mail(wireAddress(from, false), nil)
-	var reply *smtp.SMTPError
-	refused := errors.As(err, &reply) && reply.Code >= 500
-	c.reset()
-	if refused {
-		return err
+	if !errors.As(err, &refused) || refused.Code < 500 {
+		refused = nil
 	}
-	return nil
+	c.reset()
+	return refused
 }

@@ -89,7 +89,6 @@ type remoteConn struct {
 	r      *bufio.Reader
 	mail   remoteMail
 	secure bool
-	login  string
 	last   string // the reply that was given
 }
 
@@ -173,10 +172,8 @@ func (c *remoteConn) begin() bool {
 // reply says what the test wants, or else what is usual; false ends the session.
 func (c *remoteConn) reply(line, usual string) bool {
 	text := usual
-	if c.server.answer != nil {
-		if other := c.server.answer(c, line); other != "" {
-			text = other
-		}
+	if other := c.server.ask(c, line); other != "" {
+		text = other
 	}
 	if text == remoteSilence {
 		_, _ = io.Copy(io.Discard, c.Conn)
@@ -203,8 +200,16 @@ func (c *remoteConn) command(line string) bool {
 	case "STARTTLS":
 		return c.reply(line, "220 go ahead") && (!strings.HasPrefix(c.last, "220") || c.begin())
 	case "AUTH":
-		_, c.login, _ = strings.Cut(line[5:], " ")
-		return c.reply(line, "235 2.7.0 welcome")
+		if !c.reply(line, "235 2.7.0 welcome") {
+			return false
+		}
+		for strings.HasPrefix(c.last, "334") {
+			line, err := c.r.ReadString('\n')
+			if err != nil || !c.reply(strings.TrimSpace(line), "535 5.7.8 no") {
+				return false
+			}
+		}
+		return true
 	case "MAIL":
 		c.mail = remoteMail{mail: line, secure: c.secure}
 		return c.reply(line, "250 2.1.0 sender ok")
@@ -237,10 +242,7 @@ func (c *remoteConn) message() bool {
 
 // settle answers a message, which counts as taken if the answer was 250.
 func (c *remoteConn) settle() bool {
-	answer := ""
-	if c.server.answer != nil {
-		answer = c.server.answer(c, ".")
-	}
+	answer := c.server.ask(c, ".")
 	if answer == "" || strings.HasPrefix(answer, "250") {
 		c.server.mu.Lock()
 		c.server.mails = append(c.server.mails, c.mail)
@@ -256,6 +258,24 @@ func (c *remoteConn) settle() bool {
 	}
 	_, err := io.WriteString(c.Conn, answer+"\r\n")
 	return err == nil
+}
+
+// ask gives the test's answer to a command, "" for the usual one.
+func (s *remoteServer) ask(c *remoteConn, line string) string {
+	s.mu.Lock()
+	answer := s.answer
+	s.mu.Unlock()
+	if answer == nil {
+		return ""
+	}
+	return answer(c, line)
+}
+
+// become changes how the server answers.
+func (s *remoteServer) become(answer func(c *remoteConn, line string) string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answer = answer
 }
 
 // got gives the messages that have arrived.
