@@ -49,7 +49,9 @@ type call struct {
 	data           dataDir
 	stdin          io.Reader
 	stdout, stderr io.Writer
-	adjust         func(*Sender) // changes how mail goes out; nil: nothing
+	adjust         func(*Sender)         // changes how mail goes out; nil: nothing
+	adjustOutbound func(*OutboundConfig) // changes how it waits
+	adjustPorts    func(*Protocols)      // changes how it comes in
 }
 
 // usageError is a mistake on the command line.

@@ -107,6 +107,9 @@ func openHouse(data dataDir, hostname string, log *slog.Logger) (*house, error) 
 			h.hostname = name
 		}
 	}
+	if ascii, ok := asciiDomain(h.hostname); ok { // the form that greetings, trace fields and certificates have
+		h.hostname = ascii
+	}
 	domain := settings.Domain
 	if domain == "" {
 		domain = h.hostname
@@ -139,11 +142,15 @@ func (h *house) newSender(adjust func(*Sender)) *Sender {
 }
 
 // openOutbound opens the queue, and all that sends what is in it.
-func (h *house) openOutbound(sender *Sender) (*Outbound, error) {
-	return OpenOutbound(OutboundConfig{
+func (h *house) openOutbound(sender *Sender, adjust func(*OutboundConfig)) (*Outbound, error) {
+	cfg := OutboundConfig{
 		QueueDir: h.data.queue(), Accounts: h.accounts, Store: h.store, Sender: sender,
 		Hostname: h.hostname, PerHour: h.sendsPerHour(), Log: h.log,
-	})
+	}
+	if adjust != nil {
+		adjust(&cfg)
+	}
+	return OpenOutbound(cfg)
 }
 
 // sendsPerHour is to how many addresses elsewhere one person may write within an hour.
@@ -195,7 +202,7 @@ func (c *call) serve(ctx context.Context, h *house) error {
 		return err
 	}
 	sender := h.newSender(c.adjust)
-	out, err := h.openOutbound(sender)
+	out, err := h.openOutbound(sender, c.adjustOutbound)
 	if err != nil {
 		return err
 	}
@@ -203,7 +210,10 @@ func (c *call) serve(ctx context.Context, h *house) error {
 		Accounts: h.accounts, Store: h.store, TLS: certs.Config(), Hostname: h.hostname,
 		Listen: c.opt.run.listen, Offset: c.opt.run.offset, MaxSize: h.maxSize(), Log: h.log,
 		Queue: out.Queue, Flood: out.Flood,
-		Judge: (&Verifier{Resolver: &Resolver{}, Hostname: func() string { return h.hostname }, Log: h.log}).Judge,
+		Judge: (&Verifier{Resolver: sender.Resolver, Hostname: func() string { return h.hostname }, Log: h.log}).Judge,
+	}
+	if c.adjustPorts != nil {
+		c.adjustPorts(p)
 	}
 	ports, shifted, err := p.Open()
 	if err != nil {

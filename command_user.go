@@ -55,7 +55,7 @@ func (c *call) order(ctx context.Context, o order) (answer, error) {
 		}
 		sender := h.newSender(c.adjust)
 		queue := func() (*Queue, error) {
-			out, err := h.openOutbound(sender)
+			out, err := h.openOutbound(sender, nil)
 			if err != nil {
 				return nil, err
 			}

@@ -65,7 +65,7 @@ const layout = `
 	datadir (lock):
 	admin: accounts acl address naming mailbox mailstate queue relay send
 	control: admin datadir maildir
-	command (firststart): accounts resolver dkim send relay queue flood outbound admin control datadir mailbox mailstate naming protocols settings tls verify
+	command (firststart): accounts address resolver dkim send relay queue flood outbound admin control datadir mailbox mailstate naming protocols settings tls verify
 	service:
 	main: command service
 `
