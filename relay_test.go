@@ -321,12 +321,18 @@ func (r *running) submit(t testing.TB, from, to string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	submitOver(t, conn, from, to, "hi")
+}
+
+// submitOver sends a message over a connection to the submission port.
+func submitOver(t testing.TB, conn net.Conn, from, to, subject string) {
+	t.Helper()
 	c := &rawClient{t, conn, bufio.NewReader(conn)}
 	defer c.Close()
 	c.send("EHLO laptop\r\nAUTH PLAIN " + encodeLine("{plain "+from+" submit-secret}") + "\r\n")
 	c.expect("220 ", "250 ", "235 ")
 	c.send("MAIL FROM:<" + from + ">\r\nRCPT TO:<" + to + ">\r\nDATA\r\n")
 	c.expect("250 ", "250 ", "354 ")
-	c.send("From: " + from + "\r\nSubject: hi\r\n\r\ntext\r\n.\r\n")
+	c.send("From: " + from + "\r\nTo: " + to + "\r\nSubject: " + subject + "\r\n\r\ntext\r\n.\r\n")
 	c.expect("250 ")
 }
