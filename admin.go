@@ -20,7 +20,8 @@ type order struct {
 	ID    string      `json:"id,omitempty"`   // of a message that waits; "": all
 	Quota QuotaChange `json:"quota,omitzero"`
 
-	Relay *RelaySetting `json:"relay,omitempty"` // its port may be 0, and its password is in Password
+	Diagnosis *Diagnosis    `json:"diagnosis,omitempty"` // that a command has made
+	Relay     *RelaySetting `json:"relay,omitempty"`     // its port may be 0, and its password is in Password
 }
 
 // answer is what became of an order.
@@ -43,6 +44,8 @@ type answer struct {
 	list    func(w io.Writer) error
 	text    []byte // the listing itself, where the answer has come to
 
+	Facts *DoctorFacts `json:"facts,omitempty"`
+
 	Used  Quota `json:"used,omitzero"`  // what a maildrop holds
 	Limit Quota `json:"limit,omitzero"` // what it may hold
 }
@@ -53,6 +56,8 @@ type admin struct {
 	accounts *Accounts
 	store    *Store
 	queue    func() (*Queue, error) // opens it, if it is not open
+	facts    func() (*DoctorFacts, error)
+	check    *DailyCheck
 	relays   *Relays
 	sender   *Sender // tries relays
 	log      *slog.Logger
@@ -94,6 +99,14 @@ func (ad *admin) perform(o order) (answer, error) {
 		return answer{Address: o.Address}, ad.accounts.RemoveAlias(o.Address)
 	case "alias list":
 		return answer{Aliases: ad.accounts.Aliases()}, nil
+	case "doctor facts":
+		facts, err := ad.facts()
+		return answer{Facts: facts}, err
+	case "doctor learn":
+		if o.Diagnosis != nil {
+			ad.check.Learn(o.Diagnosis)
+		}
+		return answer{}, nil
 	}
 	if verb, ok := strings.CutPrefix(o.Do, "queue "); ok {
 		if a, known, err := ad.onQueue(verb, o); known {

@@ -52,6 +52,7 @@ type call struct {
 	adjust         func(*Sender)         // changes how mail goes out; nil: nothing
 	adjustOutbound func(*OutboundConfig) // changes how it waits
 	adjustPorts    func(*Protocols)      // changes how it comes in
+	adjustDoctor   func(*Doctor)         // changes whom the doctor asks
 }
 
 // usageError is a mistake on the command line.
@@ -61,7 +62,7 @@ func (e *usageError) Error() string { return e.text }
 
 // commands lists all commands in the order of the help text.
 func commands() []command {
-	return slices.Concat(runCommands(), userCommands(), aliasCommands(), queueCommands(), relayCommands(), caCommands(), versionCommands())
+	return slices.Concat(runCommands(), userCommands(), aliasCommands(), queueCommands(), relayCommands(), doctorCommands(), dnsCommands(), caCommands(), versionCommands())
 }
 
 // run does what the arguments (without the program's name) say and gives the

@@ -86,6 +86,8 @@ type house struct {
 	hostname string
 	accounts *Accounts
 	store    *Store
+	signer   *DKIMSigner
+	check    *DailyCheck
 	relays   *Relays
 	log      *slog.Logger
 }
@@ -118,6 +120,8 @@ func openHouse(data dataDir, hostname string, log *slog.Logger) (*house, error) 
 	if err != nil {
 		return nil, err
 	}
+	h.signer = &DKIMSigner{Dir: data.dkim(), IsLocal: h.accounts.IsLocalDomain}
+	h.check = OpenDailyCheck(data.doctor(), log)
 	if h.relays, err = OpenRelays(data.relays()); err != nil {
 		return nil, err
 	}
@@ -133,8 +137,8 @@ func (h *house) close() {
 
 // newSender makes what brings mail to other servers.
 func (h *house) newSender(adjust func(*Sender)) *Sender {
-	signer := &DKIMSigner{Dir: h.data.dkim(), IsLocal: h.accounts.IsLocalDomain}
-	sender := &Sender{Resolver: &Resolver{}, Hostname: func() string { return h.hostname }, Relay: h.relays.For, Sign: signer.Sign, Log: h.log}
+	sender := &Sender{Resolver: &Resolver{}, Hostname: func() string { return h.hostname }, Sign: h.signer.Sign, Log: h.log,
+		Relay: h.relays.For, Spare: h.relays.Any, NoIPv6: h.check.NoIPv6, Closed: h.check.Closed}
 	if adjust != nil {
 		adjust(sender)
 	}
@@ -225,7 +229,11 @@ func (c *call) serve(ctx context.Context, h *house) error {
 		return err
 	}
 	defer inBackground(out.Run)() // ends when the sessions have
-	control, err := openControl(h.data.control(), &admin{accounts: h.accounts, store: h.store, queue: out.openedQueue, relays: h.relays, sender: sender, log: h.log})
+	facts := func() (*DoctorFacts, error) { return h.runningFacts(sender, p, ports) }
+	if end := c.checkDaily(h, out, facts); end != nil {
+		defer end()
+	}
+	control, err := openControl(h.data.control(), &admin{accounts: h.accounts, store: h.store, queue: out.openedQueue, relays: h.relays, sender: sender, facts: facts, check: h.check, log: h.log})
 	if err != nil {
 		return err
 	}

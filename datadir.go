@@ -26,6 +26,7 @@ func (d dataDir) lock() string     { return d.in("lock") }
 func (d dataDir) control() string  { return d.in("control.json") }
 func (d dataDir) queue() string    { return d.in("queue") }
 func (d dataDir) dkim() string     { return d.in("dkim") }
+func (d dataDir) doctor() string   { return d.in("doctor.json") }
 func (d dataDir) relays() string   { return d.in("relays.toml") }
 
 // chooseDataDir gives the data folder as an absolute path: the one asked for,

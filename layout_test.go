@@ -48,6 +48,7 @@ const layout = `
 	dkim: resolver mailbox.plainName maildir address.ErrBadAddress
 	received: address
 	verify: resolver received address naming message mailbox.cutLast
+	dns: address dkim.DNSRecord
 	send: resolver envelope address naming message mailbox.cutLast conn.writeChunk conn.clip
 	relay: send resolver address naming tomlfile maildir.writeFileAtomic
 	notice:
@@ -60,12 +61,14 @@ const layout = `
 	smtp: accounts address naming envelope queue notice.mailDate conn sasl mailbox mailstate message received verify protocols.Protocols
 	textindex:
 	imap: accounts acl conn sasl mailbox mailstate message mutf7 textindex protocols.Protocols
-	protocols: accounts conn mailbox received queue flood pop3 smtp imap
+	protocols: accounts conn mailbox received queue flood pop3 smtp imap verify.isNear
+
+	doctor: resolver address dns dkim.DNSRecord verify received.ReceivedMail send queue.cleanText accounts.roundSize maildir.writeFileAtomic protocols.Port protocols.isPermission protocols.isWindowsError
 
 	datadir (lock):
-	admin: accounts acl address naming mailbox mailstate queue relay send
+	admin: accounts acl address naming mailbox mailstate queue relay send doctor
 	control: admin datadir maildir
-	command (firststart): accounts address resolver dkim send relay queue flood outbound admin control datadir mailbox mailstate naming protocols settings tls verify
+	command (firststart): accounts address resolver dkim dns doctor send relay queue flood outbound admin control datadir mailbox mailstate naming protocols settings tls verify
 	service:
 	main: command service
 `

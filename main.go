@@ -28,6 +28,7 @@
 //	queue*.go, envelope.go, outbound*.go, outbox*.go, flood.go, notice.go  mail that waits for other servers
 //	send*.go, relay.go, dkim.go, resolver*.go  the way there, directly or by a relay; signatures; the DNS
 //	verify*.go, received.go  where mail that arrives comes from
+//	doctor*.go, dns.go      whether mail comes in and goes out; the records that a domain publishes
 //	index*.go, mailstate.go the disposable cache; the words of the store
 //	message*.go, address.go, mutf7.go  the formats of mail, without any state
 //

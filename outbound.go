@@ -44,7 +44,7 @@ func OpenOutbound(cfg OutboundConfig) (*Outbound, error) {
 		cfg.Now = time.Now
 	}
 	o := &Outbound{cfg: cfg}
-	o.Flood = NewFloodLimit(cfg.PerHour, o.tellOwner, cfg.Now)
+	o.Flood = NewFloodLimit(cfg.PerHour, o.tellOfFlood, cfg.Now)
 	o.boxes = &outboxes{accounts: cfg.Accounts, store: cfg.Store, hostname: cfg.Hostname, log: cfg.Log, now: cfg.Now,
 		wake: make(chan struct{}, 1), boxes: map[string]*outbox{}, changes: map[string]QueueEntry{}, looks: map[string]bool{}}
 	var err error
@@ -221,12 +221,18 @@ func (o *Outbound) queueReport(to string, message []byte) error {
 	return err
 }
 
-// tellOwner writes to the owner that somebody has reached the hourly limit.
-func (o *Outbound) tellOwner(account string) {
+// TellOwner leaves a message of the appliance in the owner's INBOX. Without an owner nobody is told.
+func (o *Outbound) TellOwner(subject, text string) error {
 	owner := o.cfg.Accounts.Owner()
 	if owner == "" {
-		return
+		return nil
 	}
+	message := noticeMessage(o.cfg.Hostname, owner, subject, text, o.cfg.Now())
+	return o.deliver(context.Background(), "", bytes.NewReader(message), []string{owner})
+}
+
+// tellOfFlood writes to the owner that somebody has reached the hourly limit.
+func (o *Outbound) tellOfFlood(account string) {
 	text := fmt.Sprintf(`%[1]s has written to %[2]d addresses elsewhere within an hour. That is the most
 that is allowed; further mail to other servers is refused until the hour is over.
 
@@ -241,8 +247,7 @@ and look at what still waits to be sent:
 
   appliance queue list
 `, account, o.Flood.PerHour())
-	message := noticeMessage(o.cfg.Hostname, owner, account+" has sent very much mail", text, o.cfg.Now())
-	if err := o.deliver(context.Background(), "", bytes.NewReader(message), []string{owner}); err != nil {
+	if err := o.TellOwner(account+" has sent very much mail", text); err != nil {
 		o.cfg.Log.Error("the owner could not be told that somebody sends very much mail", "account", account, "error", err)
 	}
 	o.cfg.Log.Warn("rejected", "account", account, "reason", "the hourly limit of recipients elsewhere is reached")

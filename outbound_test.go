@@ -128,6 +128,8 @@ type outWorld struct {
 	dns  *testDNS
 	out  *Outbound
 	end  func() // of Run
+
+	adjust func(*Sender) // before it is used; nil: nothing
 }
 
 func openOutWorld(t testing.TB) *outWorld {
@@ -150,6 +152,9 @@ func (w *outWorld) reopen(port int) {
 		w.end()
 	}
 	sender := &Sender{Resolver: w.dns.Resolver, Port: port, Hostname: func() string { return "mail.test" }}
+	if w.adjust != nil {
+		w.adjust(sender)
+	}
 	out, err := OpenOutbound(OutboundConfig{QueueDir: w.dir, Accounts: w.Accounts, Store: w.Store, Sender: sender, Hostname: "mail.test", PerHour: 5, Log: slog.New(slog.NewTextHandler(w.log, nil))})
 	if err != nil {
 		w.t.Fatal(err)

@@ -88,6 +88,7 @@ type Protocols struct {
 	text     *textFeeder // of SEARCH; nil: there is none
 	open     []openPort
 	lastConn atomic.Uint64
+	visitor  atomic.Int64 // second in which somebody from the internet came to the SMTP port by IPv4, 0: never
 	lastBusy atomic.Int64 // second in which a connection over the caps was logged
 
 	mu      sync.Mutex
@@ -293,6 +294,9 @@ func (p *Protocols) admit(ctx context.Context, spec portSpec, raw net.Conn) {
 	}
 	id := strconv.FormatUint(p.lastConn.Add(1), 36)
 	c := newConn(p.env, raw, id, p.Log)
+	if spec.name == "smtp" && c.Remote.Unmap().Is4() && !isNear(c.Remote) {
+		p.visitor.Store(p.Now().Unix())
+	}
 	switch p.enter(c) {
 	case errTooMany:
 		p.logTooMany(c, spec)
@@ -302,6 +306,15 @@ func (p *Protocols) admit(ctx context.Context, spec portSpec, raw net.Conn) {
 	default:
 		p.running.Go(func() { p.session(ctx, spec, c) })
 	}
+}
+
+// Visitor gives when somebody from beyond the LAN connected to the SMTP port by IPv4 last: the way in is open. Zero: nobody
+// since the start.
+func (p *Protocols) Visitor() time.Time {
+	if second := p.visitor.Load(); second != 0 {
+		return time.Unix(second, 0)
+	}
+	return time.Time{}
 }
 
 // logTooMany logs a connection over the caps, once a second at most: a flood of

@@ -154,6 +154,16 @@ func (b *Relays) For(from string) *Relay {
 	return general
 }
 
+// Any gives a relay that takes mail of those who have none, nil for none: where nothing else is open, another's is better
+// than no way at all.
+func (b *Relays) Any() *Relay {
+	list := b.List()
+	if len(list) == 0 {
+		return nil
+	}
+	return list[0].relay()
+}
+
 // Set stores a relay in place of the one that the same senders had.
 func (b *Relays) Set(r RelaySetting) error {
 	if key, err := r.check(); err != nil {

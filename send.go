@@ -97,7 +97,9 @@ type Sender struct {
 	Dial     func(ctx context.Context, network, address string) (net.Conn, error)         // nil: net.Dialer
 	Fetch    func(ctx context.Context, host, url string) ([]byte, error)                  // an MTA-STS policy, nil: by HTTPS
 	NoIPv6   func() bool                                                                  // our IPv6 address is one that others refuse; nil: it is not
+	Closed   func() bool                                                                  // port 25 is closed on the way out; nil: it is not
 	Relay    func(from string) *Relay                                                     // who takes mail from this sender, nil: nobody
+	Spare    func() *Relay                                                                // who takes that of the others while Closed, nil: nobody
 	Sign     func(w io.Writer, domain string, message io.Reader) (signed bool, err error) // writes DKIM-Signature fields, nil: none
 
 	limits   sendLimits // zero: the defaults
@@ -144,11 +146,26 @@ func (s *Sender) Destination(from, domain string) string {
 }
 
 func (s *Sender) relayFor(from string) *Relay {
-	if s.Relay == nil {
-		return nil
+	if s.Relay != nil {
+		if relay := s.Relay(from); relay != nil {
+			return relay
+		}
 	}
-	return s.Relay(from)
+	if s.Spare != nil && s.closed25() {
+		return s.Spare()
+	}
+	return nil
 }
+
+// RelayOf gives the relay that takes mail of a domain's people as things are, nil for none.
+func (s *Sender) RelayOf(domain string) *Relay { return s.relayFor("postmaster@" + domain) }
+
+// closed25 says whether it is known that nothing gets out on port 25.
+func (s *Sender) closed25() bool { return s.Closed != nil && s.Closed() }
+
+// closedWords is what mail waits for that only a relay could take.
+const closedWords = "Port 25 is closed here, so that no other server can be reached; set a relay, the server of your provider: " +
+	"appliance relay set HOST USER"
 
 // limit gives the times that hold.
 func (s *Sender) limit() sendLimits {
@@ -294,7 +311,7 @@ func (s *Sender) sendFresh(ctx context.Context, r *route, m *Outgoing) []Outcome
 		}
 		for _, addr := range addrs {
 			if tried++; tried > sendAddrs || ctx.Err() != nil {
-				return sameOutcome(len(m.Recipients), last)
+				return s.unsent(r, m, last)
 			}
 			c, why := s.connect(ctx, r, &host, addr)
 			if why != nil {
@@ -309,8 +326,16 @@ func (s *Sender) sendFresh(ctx context.Context, r *route, m *Outgoing) []Outcome
 			last = outcomes[0]
 		}
 	}
+	return s.unsent(r, m, last)
+}
+
+// unsent is what it means that no host took the message: for the last of them, which stands for all.
+func (s *Sender) unsent(r *route, m *Outgoing, last Outcome) []Outcome {
 	if last.State != SendFailed {
 		last.Unreachable = true
+	}
+	if r.relay == nil && last.Enhanced == "4.4.1" && last.Code == 0 && s.closed25() {
+		last.Text, last.Remote = closedWords, ""
 	}
 	return sameOutcome(len(m.Recipients), last)
 }

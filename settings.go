@@ -14,6 +14,7 @@ type Settings struct {
 	Domain       string `toml:"domain"`         // of bare names; "": the owner's, or the host name
 	MaxMessageMB int64  `toml:"max_message_mb"` // MiB, 1 to 1024; 0: 50
 	SendsPerHour int64  `toml:"sends_per_hour"` // addresses elsewhere that one person may write to, 1 to 100000; 0: 200
+	DailyCheck   *bool  `toml:"daily_check"`    // whether the doctor asks outside once a day how all is; nil: yes
 }
 
 // The largest message that may be allowed, in MiB.

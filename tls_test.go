@@ -211,7 +211,9 @@ func TestSettings(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                         "",
 		"hostname = 'Pi.Home.LAN'": "",
-		"domain = 'example.org'\nmax_message_mb = 100": "",
+		"domain = 'example.org'\nmax_message_mb = 100":  "",
+		"daily_check = false":                           "",
+		"daily_check = 'no'":                            "settings.toml line 1: daily_check: the value is of the type string where boolean is wanted",
 		"\nhostnmae = 'x'":                              `settings.toml line 2: there is no setting "hostnmae"`,
 		"# x\ndomain = 'a b'":                           "settings.toml line 2: domain: only letters, digits, hyphens and dots can be in it, not ' '",
 		"max_message_mb = 5000":                         "settings.toml line 1: max_message_mb: 5000 is not between 1 and 1024",

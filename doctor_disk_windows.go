@@ -1,0 +1,16 @@
+package main
+
+import "golang.org/x/sys/windows"
+
+// freeSpace tells what is free where a folder lies.
+func freeSpace(dir string) (diskSpace, error) {
+	path, err := windows.UTF16PtrFromString(dir)
+	if err != nil {
+		return diskSpace{}, err
+	}
+	var free uint64
+	if err := windows.GetDiskFreeSpaceEx(path, &free, nil, nil); err != nil {
+		return diskSpace{}, err
+	}
+	return diskSpace{free: int64(free)}, nil
+}
