@@ -303,7 +303,6 @@ type sendWorld struct {
 	t         testing.TB
 	dns       *testDNS
 	authority *testAuthority
-	log       lockedBuffer
 
 	mu      sync.Mutex
 	servers map[string]string // address and port to those of a listener here
