@@ -26,6 +26,7 @@ type nextServer struct {
 	arrived chan struct{}           // has a token after each message
 	refuse  func(to string) error   // at RCPT, nil: nobody
 	settle  func(text string) error // at the end of DATA, nil: taken
+	pause   time.Duration           // before a recipient is taken, and between taking a message and saying so
 }
 
 // nextMail is one message that has arrived.
@@ -77,8 +78,9 @@ func (s *nextSession) Mail(from string, opts *smtp.MailOptions) error {
 
 func (s *nextSession) Rcpt(to string, opts *smtp.RcptOptions) error {
 	s.n.mu.Lock()
-	refuse := s.n.refuse
+	refuse, pause := s.n.refuse, s.n.pause
 	s.n.mu.Unlock()
+	time.Sleep(pause)
 	if refuse != nil {
 		if err := refuse(to); err != nil {
 			return err
@@ -103,6 +105,11 @@ func (s *nextSession) Data(r io.Reader) error {
 	}
 	s.n.got = append(s.n.got, s.mail)
 	s.n.arrived <- struct{}{}
+	if pause := s.n.pause; pause > 0 {
+		s.n.mu.Unlock()
+		time.Sleep(pause)
+		s.n.mu.Lock()
+	}
 	return nil
 }
 

@@ -65,6 +65,7 @@ type remoteServer struct {
 	// answer gives the reply to a command ("" before the greeting, "." after a message) in place of the usual one; ""
 	// leaves that. It may also write to the connection, or close it.
 	answer func(c *remoteConn, line string) string
+	took   func() // a message has been taken, which is not kept; nil: all are kept
 
 	listener net.Listener
 	mu       sync.Mutex
@@ -150,9 +151,11 @@ func (s *remoteServer) session(conn net.Conn) {
 			return
 		}
 		line = strings.TrimRight(line, "\r\n")
-		s.mu.Lock()
-		s.lines = append(s.lines, line)
-		s.mu.Unlock()
+		if s.took == nil {
+			s.mu.Lock()
+			s.lines = append(s.lines, line)
+			s.mu.Unlock()
+		}
 		if !c.command(line) {
 			return
 		}
@@ -243,7 +246,10 @@ func (c *remoteConn) message() bool {
 // settle answers a message, which counts as taken if the answer was 250.
 func (c *remoteConn) settle() bool {
 	answer := c.server.ask(c, ".")
-	if answer == "" || strings.HasPrefix(answer, "250") {
+	switch taken := answer == "" || strings.HasPrefix(answer, "250"); {
+	case taken && c.server.took != nil:
+		c.server.took()
+	case taken:
 		c.server.mu.Lock()
 		c.server.mails = append(c.server.mails, c.mail)
 		c.server.mu.Unlock()
