@@ -28,6 +28,8 @@ type Folder struct {
 	refs int         // covered by drop.mu
 	idle *time.Timer // covered by drop.mu
 
+	serial uint64 // in which order the locks of two folders are taken
+
 	mu   sync.Mutex
 	dir  string // directory below the maildrop; also covered by drop.mu
 	path string
@@ -74,7 +76,6 @@ type Folder struct {
 	settling bool       // there is a flag journal, or is about to be
 	settler  bool       // a goroutine renames the pending files
 	pending  []imap.UID // ascending: their files lack the flags that the journal has given them
-	held     int        // copies that go by the names of pending files
 
 	watched bool
 	hushed  bool // notices of cur/ are off during a large change of our own
@@ -91,7 +92,7 @@ type flagChange struct {
 const changesKept = 50000
 
 func newFolder(d *Maildrop, dir string, ix *index) *Folder {
-	f := &Folder{drop: d, store: d.store, index: ix, dir: dir, views: make(map[*View]struct{})}
+	f := &Folder{drop: d, store: d.store, index: ix, dir: dir, serial: d.store.serials.Add(1), views: make(map[*View]struct{})}
 	f.path = filepath.Join(d.dir, dir)
 	f.list.path, f.list.owner = filepath.Join(f.path, uidlistName), d.store.lockOwner
 	f.indexGen = ix.generation()
@@ -137,21 +138,38 @@ func (f *Folder) GUID() (string, error) {
 
 // unlock gives the lock back and then tells the views that they have to Sync, and the maildrop's watches.
 func (f *Folder) unlock() {
-	var calls []func()
-	told, dir := f.told, f.dir
-	if told != 0 {
+	news := f.takeNews()
+	f.mu.Unlock()
+	news.tell()
+}
+
+// folderNews is what is to be told when the lock is given back.
+type folderNews struct {
+	folder *Folder
+	dir    string
+	told   MailboxChange
+	calls  []func()
+}
+
+// takeNews must be called with the lock held, and tell without any folder's.
+func (f *Folder) takeNews() folderNews {
+	news := folderNews{folder: f, dir: f.dir, told: f.told}
+	if news.told != 0 {
 		f.told = 0
 		for v := range f.views {
 			if v.onChange != nil {
-				calls = append(calls, v.onChange)
+				news.calls = append(news.calls, v.onChange)
 			}
 		}
 	}
-	f.mu.Unlock()
-	for _, call := range calls {
+	return news
+}
+
+func (n *folderNews) tell() {
+	for _, call := range n.calls {
 		call()
 	}
-	f.drop.watches.note(dir, told)
+	n.folder.drop.watches.note(n.dir, n.told)
 }
 
 // usable brings the folder in step with its files, or says why it cannot be used.

@@ -334,7 +334,7 @@ func TestFlagsByRights(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, _, err := in.MoveAs(RightSeen|RightWrite, []imap.UID{uid}, to); err != nil {
+	if _, _, _, err := in.MoveAs(RightSeen|RightWrite, []imap.UID{uid}, to); err != nil {
 		t.Fatal(err)
 	}
 	var got []string

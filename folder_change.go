@@ -71,16 +71,22 @@ func (f *Folder) Expunge(uids []imap.UID, onlyDeleted bool) (removed []imap.UID,
 		removed, modseq, changed, err = f.expunge(uids, onlyDeleted)
 	}
 	f.unlock()
-	for place, changed := range changed {
-		if !changed {
-			continue
-		}
-		sub := (&Msg{place: uint8(place)}).subdir()
-		if serr := f.durable(func(path string) error { return f.store.syncs.Sync(filepath.Join(path, sub)) }); err == nil && serr != nil {
-			err = fmt.Errorf("removing messages: %w", serr)
-		}
+	if serr := f.syncPlaces(changed); err == nil && serr != nil {
+		err = fmt.Errorf("removing messages: %w", serr)
 	}
 	return removed, modseq, err
+}
+
+// syncPlaces puts the entries of cur/ and new/ on disk where they were changed, by Msg.place.
+func (f *Folder) syncPlaces(changed [2]bool) error {
+	var errs []error
+	for place, changed := range changed {
+		if changed {
+			sub := (&Msg{place: uint8(place)}).subdir()
+			errs = append(errs, f.durable(func(path string) error { return f.store.syncs.Sync(filepath.Join(path, sub)) }))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // expunge also says which of cur/ and new/ it has changed, by Msg.place. A file that another program has renamed is looked
@@ -146,232 +152,6 @@ func (f *Folder) removable(uids []imap.UID, onlyDeleted bool) []int {
 		}
 	}
 	return idx
-}
-
-// snapshot copies the state of all the UIDs, sizes known: ErrExpunged when one is missing.
-func (f *Folder) snapshot(uids []imap.UID) ([]Msg, []string, error) {
-	if err := f.learn(uids); err != nil {
-		return nil, nil, err
-	}
-	f.mu.Lock()
-	defer f.unlock()
-	if err := f.usable(); err != nil {
-		return nil, nil, err
-	}
-	msgs := make([]Msg, 0, len(uids))
-	hint := 0
-	for _, uid := range uids {
-		i := f.find(uid, hint)
-		if i < 0 {
-			return nil, nil, ErrExpunged
-		}
-		hint = i + 1
-		msgs = append(msgs, f.msgs[i])
-	}
-	return msgs, f.keywords.names, nil
-}
-
-// Copy copies messages with flags and dates into another folder or the same, all or none; the result runs parallel to
-// uids (ascending). ErrExpunged when one of them is gone, ErrOverQuota and ErrAboveQuota when there is no room for all.
-func (f *Folder) Copy(uids []imap.UID, to *Folder) ([]imap.UID, error) {
-	return f.CopyAs(RightsAll, uids, to)
-}
-
-// CopyAs is Copy with certain rights in the other folder: flags that take others are not copied.
-func (f *Folder) CopyAs(may Rights, uids []imap.UID, to *Folder) ([]imap.UID, error) {
-	put := func(from, name, tmp string) error { return linkOrCopy(from, name, tmp) }
-	dst, err := f.transfer(may, uids, to, true, put, func(from, name string) error { return os.Remove(name) })
-	if err != nil {
-		return nil, diskError(fmt.Errorf("copying: %w", err))
-	}
-	return dst, nil
-}
-
-// Move is Copy and Expunge in one: each file is renamed, so that a crash leaves every message in exactly one place.
-// Within one folder the messages get new UIDs. modseq is that of the removal. Only from another maildrop it needs room
-// there.
-func (f *Folder) Move(uids []imap.UID, to *Folder) (dst []imap.UID, modseq uint64, err error) {
-	return f.MoveAs(RightsAll, uids, to)
-}
-
-// MoveAs is Move with certain rights in the other folder: flags that take others are lost.
-func (f *Folder) MoveAs(may Rights, uids []imap.UID, to *Folder) (dst []imap.UID, modseq uint64, err error) {
-	move := func(from, name, tmp string) error {
-		err := os.Rename(from, name)
-		if err == nil || errors.Is(err, fs.ErrNotExist) || isDiskFull(err) {
-			return err
-		}
-		if err := linkOrCopy(from, name, tmp); err != nil { // another file system
-			return err
-		}
-		if err := os.Remove(from); err != nil {
-			os.Remove(name) // or it would be in both
-			return err
-		}
-		return nil
-	}
-	dst, err = f.transfer(may, uids, to, f.drop != to.drop, move, func(from, name string) error { return os.Rename(name, from) })
-	if err != nil {
-		return nil, 0, diskError(fmt.Errorf("moving: %w", err))
-	}
-	f.mu.Lock()
-	modseq, err = f.forget(uids)
-	f.unlock()
-	if err == nil {
-		err = f.syncCur()
-	}
-	if errors.Is(err, ErrNoFolder) { // deleted since, with what else was in it
-		err = nil
-	}
-	return dst, modseq, diskError(err)
-}
-
-// forget takes messages out of memory whose files have been moved away.
-func (f *Folder) forget(uids []imap.UID) (uint64, error) {
-	var idx []int
-	for _, uid := range uids {
-		if i := f.find(uid, 0); i >= 0 {
-			idx = append(idx, i)
-		}
-	}
-	if len(idx) == 0 { // noticed meanwhile by another session
-		return f.modseq, nil
-	}
-	modseq, err := f.remove(idx)
-	f.stamp()
-	return modseq, err
-}
-
-// transfer gives the files of messages new names in to, by put, and makes messages of them, with the flags that may be set there;
-// undo takes one back. more says that the target's maildrop then holds more.
-func (f *Folder) transfer(may Rights, uids []imap.UID, to *Folder, more bool, put func(from, name, tmp string) error, undo func(from, name string) error) ([]imap.UID, error) {
-	release := f.holdNames()
-	defer release()
-	for try := 0; ; try++ {
-		msgs, keywords, err := f.snapshot(uids)
-		if err != nil {
-			return nil, err
-		}
-		for i := range msgs {
-			msgs[i].Flags &= may.flags()
-			msgs[i].Keywords &= may.keywords()
-		}
-		var need Quota
-		if more {
-			need = sizeOf(msgs)
-		}
-		dst, err := to.receive(f, msgs, need, keywords, put, undo)
-		if errors.Is(err, fs.ErrNotExist) && try < 3 {
-			// Another program has renamed one since: look at the directory and try again.
-			f.mu.Lock()
-			err = f.scan(true, true, nil)
-			f.unlock()
-			if err != nil {
-				return nil, err
-			}
-			continue
-		}
-		return dst, err
-	}
-}
-
-// sizeOf sums up what messages take of a quota.
-func sizeOf(msgs []Msg) Quota {
-	sum := Quota{Messages: int64(len(msgs))}
-	for i := range msgs {
-		sum.Bytes += max(0, msgs[i].stored)
-	}
-	return sum
-}
-
-// receive is the side of transfer that works on the target. need is the room that the messages take there.
-func (f *Folder) receive(from *Folder, msgs []Msg, need Quota, keywords []string, put func(from, name, tmp string) error, undo func(from, name string) error) ([]imap.UID, error) {
-	settle, err := f.drop.reserve(need)
-	if err != nil {
-		return nil, err
-	}
-	added := false
-	defer func() { settle(added) }()
-	source := from.location()
-	f.mu.Lock()
-	uids, err := f.receiveLocked(source, msgs, keywords, put, undo)
-	f.unlock()
-	added = err == nil
-	if err != nil || len(uids) == 0 {
-		return uids, err
-	}
-	return uids, f.syncCur()
-}
-
-func (f *Folder) location() string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.path
-}
-
-func (f *Folder) receiveLocked(source string, msgs []Msg, keywords []string, put func(from, name, tmp string) error, undo func(from, name string) error) ([]imap.UID, error) {
-	if err := f.usable(); err != nil {
-		return nil, err
-	}
-	if err := f.reserveUIDs(len(msgs)); err != nil {
-		return nil, err
-	}
-	if f.hush(len(msgs)) {
-		defer f.listen()
-	}
-	mapped := make(map[uint64]uint64)
-	placed := make([]Msg, 0, len(msgs))
-	sources := make([]string, 0, len(msgs))
-	var err error
-	for i := range msgs {
-		m := msgs[i]
-		from := m.pathIn(source)
-		if m.Keywords, err = f.mapKeywords(m.Keywords, keywords, mapped); err != nil {
-			break
-		}
-		m.base = withSizes(f.store.names.unique(), max(m.stored, 0), max(m.Size, 0))
-		m.info, m.place = formatInfo(m.Flags, uint32(m.Keywords&(1<<maxFileKeywords-1)), ""), 0
-		if err = put(from, filepath.Join(f.path, "cur", m.fileName()), filepath.Join(f.path, "tmp", m.base)); err != nil {
-			break
-		}
-		placed, sources = append(placed, m), append(sources, from)
-	}
-	var uids []imap.UID
-	if err == nil {
-		uids, err = f.adopt(placed)
-	}
-	if err != nil {
-		for i := range placed {
-			undo(sources[i], filepath.Join(f.path, "cur", placed[i].fileName()))
-		}
-		return nil, err // the next look at the directory finds what could not be undone
-	}
-	f.stamp()
-	return uids, nil
-}
-
-// mapKeywords gives the bits that another folder's keywords have here. Keywords that find no room are left out: a copy
-// without a label is better than none.
-func (f *Folder) mapKeywords(mask uint64, names []string, mapped map[uint64]uint64) (uint64, error) {
-	if mask == 0 {
-		return 0, nil
-	}
-	if bits, ok := mapped[mask]; ok {
-		return bits, nil
-	}
-	var here uint64
-	for i, name := range names {
-		if mask&(1<<i) == 0 || name == "" {
-			continue
-		}
-		_, bit, err := f.flagBits([]imap.Flag{imap.Flag(name)}, true)
-		if err != nil && !errors.Is(err, ErrKeywords) {
-			return 0, err
-		}
-		here |= bit
-	}
-	mapped[mask] = here
-	return here, nil
 }
 
 // AppendMessage is one message of APPEND.

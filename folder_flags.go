@@ -26,8 +26,6 @@ const (
 	// settleDelay is how long the renaming waits for what comes next: a client that marks messages as deleted removes them
 	// right after, and then their files need no other name.
 	settleDelay = 500 * time.Millisecond
-	// settleHeld is the time between two looks whether a copy has ended.
-	settleHeld = 20 * time.Millisecond
 	// settleRetry is the time between two tries when files cannot be renamed.
 	settleRetry = 2 * time.Second
 )
@@ -453,8 +451,6 @@ func (f *Folder) settle() {
 		switch {
 		case done:
 			return
-		case errors.Is(err, errNamesHeld):
-			time.Sleep(settleHeld)
 		case err != nil:
 			if !failed {
 				f.drop.log.Warn("files not renamed, trying again", "folder", f.directory(), "error", err)
@@ -465,29 +461,10 @@ func (f *Folder) settle() {
 	}
 }
 
-// errNamesHeld says that somebody goes by the present names of the pending files.
-var errNamesHeld = errors.New("names are held")
-
-// holdNames lets the pending files keep their present names until release is called.
-func (f *Folder) holdNames() (release func()) {
-	hold := func(n int) {
-		f.mu.Lock()
-		f.held += n
-		f.mu.Unlock()
-	}
-	hold(1)
-	return func() { hold(-1) }
-}
-
 // settlePart renames some files. done says that there is nothing more to do.
 func (f *Folder) settlePart() (done bool, err error) {
 	f.mu.Lock()
-	switch {
-	case f.settled():
-		done = true
-	case f.held > 0:
-		err = errNamesHeld
-	default:
+	if done = f.settled(); !done {
 		err = f.settleSome(settleChunk)
 	}
 	left := len(f.pending)

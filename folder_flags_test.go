@@ -225,7 +225,7 @@ func TestPendingFlags(t *testing.T) {
 	if _, err := in.f.Copy([]imap.UID{2, 4}, archive); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := in.f.Move([]imap.UID{5}, archive); err != nil {
+	if _, _, _, err := in.f.Move([]imap.UID{5}, archive); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := in.f.Expunge([]imap.UID{6}, false); err != nil {

@@ -237,6 +237,14 @@ func (f *Folder) loadKeywords(indexed []string) error {
 	return nil
 }
 
+// refreshKeywords reads dovecot-keywords again when another program has written it.
+func (f *Folder) refreshKeywords() error {
+	if statStamp(filepath.Join(f.path, keywordsName)) == f.kwStamp {
+		return nil
+	}
+	return f.loadKeywords(f.keywords.names)
+}
+
 // dirTimes gives the modification times of cur and new.
 func (f *Folder) dirTimes() (cur, new int64) {
 	if st, err := os.Stat(filepath.Join(f.path, "cur")); err == nil {
@@ -327,10 +335,8 @@ func (f *Folder) scan(cur, new bool, listed map[string]uidEntry) error {
 	if err := f.readDirs(cur, new, visit); err != nil {
 		return err
 	}
-	if stamp := statStamp(filepath.Join(f.path, keywordsName)); stamp != f.kwStamp { // read after the letters that it names
-		if err := f.loadKeywords(f.keywords.names); err != nil {
-			return err
-		}
+	if err := f.refreshKeywords(); err != nil { // after the letters that they name were read
+		return err
 	}
 	if seen != nil {
 		var err error
@@ -366,6 +372,18 @@ func (f *Folder) compare(seen map[string]found, cur, new bool) ([]arrival, error
 		}
 	}
 	return f.unknown(seen), nil
+}
+
+// findRenamed takes over the names that others have given to files, and leaves what is new or gone to the next scan.
+func (f *Folder) findRenamed() error {
+	seen := make(map[string]found, len(f.msgs))
+	if err := f.readDirs(true, true, func(base string, at found) { seen[base] = at }); err != nil {
+		return err
+	}
+	if err := f.refreshKeywords(); err != nil {
+		return err
+	}
+	return f.takeFlags(seen)
 }
 
 // missing gives the indexes of messages that should have been seen and were not.

@@ -256,7 +256,8 @@ func (s *imapSession) copy(cmd *imapCommand) error {
 	return imapOK(copyUID(to, uids, dst), "COPY completed")
 }
 
-// move is MOVE: COPYUID is told before the EXPUNGEs (RFC 6851 §3.3), which follow with the other updates.
+// move is MOVE: COPYUID is told before the EXPUNGEs (RFC 6851 §3.3), which follow with the other updates. It is about the
+// messages that were there to be moved, for others may have taken some away meanwhile.
 func (s *imapSession) move(cmd *imapCommand) error {
 	uids, to, may, err := s.parseTransfer(cmd)
 	if err != nil {
@@ -270,13 +271,13 @@ func (s *imapSession) move(cmd *imapCommand) error {
 		return imapOK("", "There was nothing to move")
 	}
 	stop := s.whileWorking(cmd.tag)
-	dst, _, err := s.view.Folder().MoveAs(may, uids, to)
+	moved, dst, _, err := s.view.Folder().MoveAs(may, uids, to)
 	stop()
 	if err != nil {
 		return fmt.Errorf("moving: %w", err)
 	}
 	s.appended(to, dst)
-	s.line("* OK [" + copyUID(to, uids, dst) + "] Moved")
+	s.line("* OK [" + copyUID(to, moved, dst) + "] Moved")
 	return nil
 }
 

@@ -165,13 +165,16 @@ func (s *modelSession) copy() []*exchange {
 	return s.transfer("COPY", name, s.someUIDs(4, nil))
 }
 
-// move is MOVE of messages that may go.
+// move is MOVE of messages that may go, at times of all of them.
 func (s *modelSession) move() []*exchange {
 	if s.box.readOnly {
 		return nil
 	}
-	return s.transfer("MOVE", s.target(), s.someUIDs(4, s.mayGo))
+	return s.transfer("MOVE", s.target(), s.someUIDs(s.some(4, 4, stressCrowd), s.mayGo))
 }
+
+// some picks a number.
+func (s *modelSession) some(of ...int) int { return of[s.rnd.IntN(len(of))] }
 
 // transfer is COPY or MOVE.
 func (s *modelSession) transfer(verb, name string, uids []uint32) []*exchange {
@@ -180,17 +183,21 @@ func (s *modelSession) transfer(verb, name string, uids []uint32) []*exchange {
 	}
 	b, uid := s.box, s.oneIn(2)
 	x := &exchange{command: fmt.Sprintf("%s%s %s %s", form(uid), verb, s.set(uid, uids), name), may: targetCodes(name, "EXPUNGEISSUED")}
-	var markers []int
-	for _, u := range uids {
-		markers = append(markers, s.run.facts.markerOf(b.validity, u))
-	}
 	x.check = func(x *exchange) error {
 		if !x.ok() {
 			return nil
 		}
 		r := codeOf(x, "COPYUID")
-		if r == nil || len(r.code) != 4 || r.code[2].text != formatUIDs(uids) {
-			return fmt.Errorf("COPYUID is not that of %v", uids)
+		if r == nil || len(r.code) != 4 {
+			return fmt.Errorf("no COPYUID for %v", uids)
+		}
+		done, err := parseUIDs(r.code[2].text)
+		if err != nil || !isPart(done, uids) || verb == "COPY" && len(done) != len(uids) {
+			return fmt.Errorf("COPYUID is not that of %v: %v, %w", uids, done, err)
+		}
+		var markers []int
+		for _, u := range done { // what others have taken away meanwhile a MOVE leaves out
+			markers = append(markers, s.run.facts.markerOf(b.validity, u))
 		}
 		if verb == "MOVE" {
 			for _, u := range uids {
@@ -200,9 +207,14 @@ func (s *modelSession) transfer(verb, name string, uids []uint32) []*exchange {
 		if err := s.checkGiven(x, name, r, markers); err != nil {
 			return err
 		}
-		return s.ownCopies(r, uids)
+		return s.ownCopies(r, done)
 	}
 	return []*exchange{x}
+}
+
+// isPart says that ascending UIDs are all among others.
+func isPart(uids, all []uint32) bool {
+	return slices.IsSorted(uids) && !slices.ContainsFunc(uids, func(uid uint32) bool { return !slices.Contains(all, uid) })
 }
 
 // ownCopies notes that copies have the session's keyword where the messages had it.

@@ -57,8 +57,9 @@ type Store struct {
 	watch             *watcher
 	buffers           sync.Pool // *bufio.Writer of messages that are being received
 	access            accessTable
-	lockOwner         string // "PID:HOST" for lock files
-	journalFrom       int    // from how many messages on a change of flags goes by the journal
+	lockOwner         string        // "PID:HOST" for lock files
+	serials           atomic.Uint64 // of folders
+	journalFrom       int           // from how many messages on a change of flags goes by the journal
 	quota             func(account string) Quota
 	arrival           atomic.Pointer[func(f *Folder, uids []imap.UID)] // see OnArrival
 
@@ -274,7 +275,8 @@ type Maildrop struct {
 
 	watches mailboxWatches
 
-	// Locks are taken in the order listMu, saveMu, mu, Folder.mu, timerMu, watches.mu; store.mu comes last.
+	// Locks are taken in the order listMu, saveMu, mu, Folder.mu, timerMu, watches.mu; store.mu comes last. Two Folder.mu are
+	// taken by lockBoth.
 	timerMu sync.Mutex
 	timer   *time.Timer // the next index flush
 	stopped bool

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -379,7 +380,10 @@ func (d *Maildrop) renameInbox(of, below Claim, to string) error {
 	if len(uids) == 0 {
 		return nil
 	}
-	_, _, err = inbox.Move(uids, target)
+	_, _, _, err = inbox.Move(uids, target)
+	if errors.Is(err, ErrExpunged) { // it is empty as it is
+		err = nil
+	}
 	return err
 }
 

@@ -297,10 +297,10 @@ func TestCopyAndMove(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantLines(t, "copies", folderLines(t, other), []string{`1 [Work \Seen] "a\r\n" 3`, `2 [] "b\r\n" 3`})
-	if dst, _, err := inbox.Move([]imap.UID{a}, other); err != nil || dst[0] != 3 {
+	if _, dst, _, err := inbox.Move([]imap.UID{a}, other); err != nil || dst[0] != 3 {
 		t.Fatal(dst, err)
 	}
-	if dst, _, err := inbox.Move([]imap.UID{b}, inbox); err != nil || dst[0] != b+1 {
+	if _, dst, _, err := inbox.Move([]imap.UID{b}, inbox); err != nil || dst[0] != b+1 {
 		t.Fatal(dst, err)
 	}
 	if dst, err := inbox.Copy([]imap.UID{b + 1}, inbox); err != nil || dst[0] != b+2 {

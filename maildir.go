@@ -334,6 +334,18 @@ func linkOrCopy(from, to, tmp string) error {
 
 // copyFile copies by way of tmp, keeping the modification time, which is the message's INTERNALDATE.
 func copyFile(from, to, tmp string) error {
+	if err := copyText(from, tmp); err != nil {
+		return err
+	}
+	err := os.Rename(tmp, to)
+	if err != nil {
+		os.Remove(tmp)
+	}
+	return err
+}
+
+// copyText makes a synced copy with the modification time of the file, or nothing.
+func copyText(from, to string) error {
 	src, err := os.Open(from)
 	if err != nil {
 		return err
@@ -343,11 +355,10 @@ func copyFile(from, to, tmp string) error {
 	if err != nil {
 		return err
 	}
-	dst, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	dst, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(tmp)
 	_, err = dst.ReadFrom(src)
 	if err == nil {
 		err = dst.Sync()
@@ -355,11 +366,23 @@ func copyFile(from, to, tmp string) error {
 	if cerr := dst.Close(); err == nil {
 		err = cerr
 	}
+	if err == nil {
+		err = os.Chtimes(to, time.Time{}, st.ModTime())
+	}
 	if err != nil {
+		os.Remove(to)
+	}
+	return err
+}
+
+// moveFile moves a file, to another file system by way of a copy at tmp.
+func moveFile(from, to, tmp string) error {
+	err := os.Rename(from, to)
+	if err == nil || errors.Is(err, fs.ErrNotExist) || isDiskFull(err) {
 		return err
 	}
-	if err := os.Chtimes(tmp, time.Time{}, st.ModTime()); err != nil {
+	if err := copyFile(from, to, tmp); err != nil {
 		return err
 	}
-	return os.Rename(tmp, to)
+	return os.Remove(from)
 }

@@ -38,16 +38,41 @@ func (f *Folder) OpenMessageIn(uid imap.UID, buf []byte) (*Message, error) {
 		if !errors.Is(err, fs.ErrNotExist) || try >= 3 {
 			return nil, fmt.Errorf("opening a message: %w", err)
 		}
-		// Renamed since, by a session (then the next look has the new name) or by another program.
-		f.mu.Lock()
-		if i := f.find(uid, 0); i >= 0 && f.msgs[i].fileName() == m.fileName() && f.msgs[i].place == m.place {
-			err = f.scan(true, true, nil)
-		}
-		f.unlock()
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := f.lookAgain(&m); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// withFile calls use with the path of a message's file, and again when that was renamed meanwhile: ErrExpunged when the
+// message is gone.
+func (f *Folder) withFile(uid imap.UID, use func(path string) error) error {
+	for try := 0; ; try++ {
+		m, path, err := f.messagePath(uid)
+		if err != nil {
+			return err
+		}
+		if err = use(path); !errors.Is(err, fs.ErrNotExist) || try >= 3 {
+			return err
+		}
+		if err := f.lookAgain(&m); err != nil {
+			return err
+		}
+	}
+}
+
+// lookAgain is for a file that was not there: it was renamed since, by a session (then the next look has the new name) or by
+// another program.
+func (f *Folder) lookAgain(m *Msg) error {
+	f.mu.Lock()
+	defer f.unlock()
+	if i := f.find(m.UID, 0); i < 0 || f.msgs[i].fileName() != m.fileName() || f.msgs[i].place != m.place {
+		return nil
+	}
+	if err := f.scan(true, true, nil); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // messagePath gives the present state of a message and where its file is.

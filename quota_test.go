@@ -265,7 +265,7 @@ func (m *quotaModel) step() {
 		defer f.Release()
 		to := openFolder(m.t, m.d, m.folder())
 		defer to.Release()
-		m.adds("move", Quota{}, func() error { _, _, err := f.Move(uids, to); return err })
+		m.adds("move", Quota{}, func() error { _, _, _, err := f.Move(uids, to); return err })
 	case 7, 8:
 		f, uids := m.some()
 		defer f.Release()

@@ -98,7 +98,7 @@ func (c *faultChild) step(n int) {
 	case 5:
 		c.in.Copy([]imap.UID{uid}, c.a)
 	case 6:
-		c.in.Move([]imap.UID{uid}, c.a)
+		c.in.Move(uids[len(uids)-min(len(uids), 1+c.rnd.Intn(6)):], c.a)
 	case 7:
 		c.tellUIDs("INBOX", c.in)
 		c.tellUIDs("Archive", c.a)
