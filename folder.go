@@ -38,6 +38,7 @@ type Folder struct {
 	list     uidlist
 	keywords keywordTable
 	kwStamp  fileStamp
+	more     moreKeywords
 
 	// uids and msgs run in parallel, ascending. Views hold slices of uids: it only ever grows at its end, and an expunge
 	// makes a new one.
@@ -641,6 +642,7 @@ func (f *Folder) remove(idx []int) (uint64, error) {
 		if f.byBase != nil {
 			delete(f.byBase, m.base)
 		}
+		delete(f.more.of, m.base)
 		f.expunged = append(f.expunged, expungeRecord{m.UID, modseq})
 	}
 	f.uids, f.msgs = uids, msgs

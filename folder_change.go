@@ -21,7 +21,7 @@ import (
 func (f *Folder) flagBits(flags []imap.Flag, create bool) (Flags, uint64, error) {
 	var sys Flags
 	var keywords uint64
-	table, grown := f.keywords, false
+	table, added, grown := f.keywords, false, false
 	for _, flag := range flags {
 		if s := systemFlag(flag); s != 0 {
 			sys |= s
@@ -39,10 +39,7 @@ func (f *Folder) flagBits(flags []imap.Flag, create bool) (Flags, uint64, error)
 			if bit, g = table.add(string(flag)); bit < 0 {
 				return 0, 0, ErrKeywords
 			}
-			grown = grown || g && bit < maxFileKeywords
-			if bit >= maxFileKeywords && g {
-				f.drop.log.Warn("more keywords than file names have letters for, the rest is kept in the index only", "folder", f.dir, "keyword", string(flag))
-			}
+			added, grown = added || g, grown || g && bit < maxFileKeywords
 		}
 		if bit >= 0 {
 			keywords |= 1 << bit
@@ -54,7 +51,7 @@ func (f *Folder) flagBits(flags []imap.Flag, create bool) (Flags, uint64, error)
 		}
 		f.kwStamp = statStamp(filepath.Join(f.path, keywordsName))
 	}
-	if len(table.names) != len(f.keywords.names) || grown {
+	if added {
 		f.keywords = table
 		f.metaOld = true
 		f.told |= viewsChanged
@@ -222,7 +219,10 @@ func (f *Folder) append(msgs []AppendMessage) (uids []imap.UID, placed []string,
 		if m.Flags, m.Keywords, err = f.flagBits(a.Flags, true); err != nil {
 			return nil, placed, err
 		}
-		m.info = formatInfo(m.Flags, uint32(m.Keywords&(1<<maxFileKeywords-1)), "")
+		m.info = formatInfo(m.Flags, uint32(m.Keywords&letterKeywords), "")
+		if err := f.saveMoreNew(&m); err != nil {
+			return nil, placed, err
+		}
 		path := filepath.Join(f.path, "cur", m.fileName())
 		if err := a.In.place(path, true); err != nil {
 			return nil, placed, err
@@ -274,7 +274,10 @@ func (f *Folder) adoptFlagged(in *Incoming, flags []imap.Flag, last bool) (strin
 		return "", err
 	}
 	m := Msg{stored: in.size, Size: in.crlfSize, Date: in.date, Flags: sys, Keywords: keywords, base: withSizes(f.store.names.unique(), in.size, in.crlfSize)}
-	m.info = formatInfo(sys, uint32(keywords&(1<<maxFileKeywords-1)), "")
+	m.info = formatInfo(sys, uint32(keywords&letterKeywords), "")
+	if err := f.saveMoreNew(&m); err != nil {
+		return "", err
+	}
 	path := filepath.Join(f.path, "cur", m.fileName())
 	if err := in.place(path, last); err != nil {
 		return "", err

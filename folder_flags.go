@@ -36,6 +36,7 @@ type flagDelta struct {
 	flags    Flags
 	keywords uint64
 	may      Rights // flags that take other rights stay as they are (RFC 4314 §4)
+	fixed    uint64 // keywords that stay as they are
 }
 
 // of gives the flags that a message has afterwards.
@@ -47,7 +48,7 @@ func (d flagDelta) of(m *Msg) (Flags, uint64) {
 	case FlagsRemove:
 		flags, keywords = m.Flags&^flags, m.Keywords&^keywords
 	}
-	may, mayKeywords := d.may.flags(), d.may.keywords()
+	may, mayKeywords := d.may.flags(), d.may.keywords()&^d.fixed
 	return m.Flags&^may | flags&may, m.Keywords&^mayKeywords | keywords&mayKeywords
 }
 
@@ -140,6 +141,13 @@ func (f *Folder) setFlags(delta flagDelta, uids []imap.UID, flags []imap.Flag, u
 		return nil, modified, 0, nil
 	}
 	if modseq, err = f.nextModSeq(); err != nil {
+		return nil, modified, 0, err
+	}
+	if err = f.saveMore(len(changed), func(i int) (string, uint64) {
+		m := &f.msgs[f.find(changed[i], 0)]
+		_, keywords := delta.of(m)
+		return m.base, keywords
+	}); err != nil {
 		return nil, modified, 0, err
 	}
 	journaled := false
@@ -261,7 +269,7 @@ func (r *renamer) rename(uid imap.UID, delta flagDelta) error {
 		}
 		m := &f.msgs[i]
 		flags, keywords := delta.of(m)
-		info := r.suffix(m.info, flags, uint32(keywords&(1<<maxFileKeywords-1)))
+		info := r.suffix(m.info, flags, uint32(keywords&letterKeywords))
 		if info != m.info || m.place == placeNew {
 			err := r.dirs.rename(m, m.base+info)
 			if errors.Is(err, fs.ErrNotExist) && try < 3 {
@@ -398,7 +406,7 @@ func (f *Folder) replayFlags(meta folderMeta) error {
 
 // replayEntry does one change again.
 func (f *Folder) replayEntry(e *flagEntry) error {
-	delta := flagDelta{op: e.op, may: e.may}
+	delta := flagDelta{op: e.op, may: e.may, fixed: ^uint64(letterKeywords)} // what has no letters was on disk before
 	for _, flag := range e.flags {
 		flags, keywords, err := f.flagBits([]imap.Flag{flag}, e.op != FlagsRemove)
 		if err != nil && !errors.Is(err, ErrKeywords) {
@@ -535,7 +543,7 @@ func (f *Folder) endJournal() error {
 // change on top.
 func (f *Folder) mergePending(m *Msg, flags Flags, keywords uint64) (Flags, uint64) {
 	had, letters, _ := parseInfo(m.info)
-	hadKeywords := m.Keywords&^(1<<maxFileKeywords-1) | f.namedLetters(letters)
+	hadKeywords := m.Keywords&^letterKeywords | f.namedLetters(letters)
 	flags = flags&^(had&^m.Flags) | m.Flags&^had
 	keywords = keywords&^(hadKeywords&^m.Keywords) | m.Keywords&^hadKeywords
 	return flags, keywords

@@ -37,20 +37,25 @@ func (f *Folder) load() error {
 	if err := f.loadKeywords(meta.Keywords); err != nil {
 		return err
 	}
+	more, err := f.loadMore()
+	if err != nil {
+		return err
+	}
 	// An index that has lost records knows less than the UID list.
 	if known && len(msgs) == meta.Count && f.list.loadHeader() && f.list.head.validity == meta.Validity && f.list.stamp == (fileStamp{meta.ListSize, meta.ListMtime, meta.ListID}) {
 		f.takeIndexed(meta, msgs)
 		f.list.lines = max(len(msgs), int(meta.ListSize/100))
-		err := f.loadChanged(meta)
-		if err == nil {
-			err = f.replayFlags(meta)
-		}
-		return err
+		err = f.loadChanged(meta)
+	} else {
+		err = f.loadListed(meta, msgs, known)
 	}
-	if err := f.loadListed(meta, msgs, known); err != nil {
-		return err
+	if err == nil {
+		err = f.takeMore(more)
 	}
-	return f.replayFlags(meta)
+	if err == nil {
+		err = f.replayFlags(meta)
+	}
+	return err
 }
 
 // takeIndexed takes over what the index says.
@@ -214,26 +219,6 @@ func (f *Folder) mergeList(entries []uidEntry) error {
 	if last >= f.nextUID { // somebody gave UIDs: theirs are taken over by scan, ours go on above their reservation
 		f.nextUID = max(last+1, imap.UID(f.list.head.next))
 	}
-	return nil
-}
-
-// loadKeywords reads dovecot-keywords; names past the letters come from the index.
-func (f *Folder) loadKeywords(indexed []string) error {
-	t, bad, err := loadKeywords(f.path)
-	if err != nil {
-		return err
-	}
-	if bad > 0 {
-		f.drop.log.Warn("lines of the keyword list left out", "folder", f.dir, "lines", bad)
-	}
-	if len(indexed) > maxFileKeywords {
-		for len(t.names) < maxFileKeywords {
-			t.names = append(t.names, "")
-		}
-		t.names = append(t.names, indexed[maxFileKeywords:]...)
-	}
-	f.keywords = t
-	f.kwStamp = statStamp(filepath.Join(f.path, keywordsName))
 	return nil
 }
 
@@ -419,7 +404,7 @@ func (f *Folder) takeFlags(seen map[string]found) error {
 			continue
 		}
 		flags, letters, _ := parseInfo(at.info)
-		keywords := m.Keywords&^(1<<maxFileKeywords-1) | f.namedLetters(letters)
+		keywords := m.Keywords&^letterKeywords | f.more.of[m.base] | f.namedLetters(letters)
 		if len(pending) > 0 && pending[0] == m.UID {
 			flags, keywords = f.mergePending(m, flags, keywords)
 		}
@@ -554,7 +539,7 @@ func (f *Folder) newMsg(base string, at found) Msg {
 	}
 	var letters uint32
 	m.Flags, letters, _ = parseInfo(at.info)
-	m.Keywords = f.namedLetters(letters)
+	m.Keywords = f.namedLetters(letters) | f.more.of[base]
 	return m
 }
 

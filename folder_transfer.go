@@ -228,6 +228,7 @@ func (t *transfer) place(uids []imap.UID) (lost bool, err error) {
 
 // placeSome is place for those whose files are where they should be; missing are the others.
 func (t *transfer) placeSome(uids []imap.UID) (missing []imap.UID, err error) {
+	files := make([]placedFile, 0, len(uids))
 	hint := 0
 	for _, uid := range uids {
 		i := t.from.find(uid, hint)
@@ -235,49 +236,60 @@ func (t *transfer) placeSome(uids []imap.UID) (missing []imap.UID, err error) {
 			continue
 		}
 		hint = i + 1
-		err := t.placeOne(t.from.msgs[i])
+		file, err := t.prepare(t.from.msgs[i])
 		if errors.Is(err, fs.ErrNotExist) {
 			missing = append(missing, uid)
 		} else if err != nil {
 			return nil, err
+		} else {
+			files = append(files, file)
 		}
 	}
+	if err := t.to.saveMore(len(files), func(i int) (string, uint64) { return files[i].msg.base, files[i].msg.Keywords }); err != nil {
+		return nil, err
+	}
+	for i := range files {
+		err := t.put(&files[i])
+		if errors.Is(err, fs.ErrNotExist) {
+			missing = append(missing, files[i].source.UID)
+		} else if err != nil {
+			return nil, err
+		} else {
+			t.placed = append(t.placed, files[i])
+		}
+	}
+	slices.Sort(missing)
 	return missing, nil
 }
 
-// placeOne gives the file of a message its name in the target, with the flags that may be set there.
-func (t *transfer) placeOne(source Msg) (err error) {
+// prepare says what a message is to be in the target, with the flags that may be set there.
+func (t *transfer) prepare(source Msg) (file placedFile, err error) {
 	m := source
 	if m.unlearned() {
 		if m.lookUp(t.from.path); m.unlearned() {
-			return fs.ErrNotExist
+			return file, fs.ErrNotExist
 		}
 	}
 	m.Flags &= t.may.flags()
 	if m.Keywords, err = t.to.mapKeywords(m.Keywords&t.may.keywords(), t.from.keywords.names, t.mapped); err != nil {
-		return err
+		return file, err
 	}
 	m.base = withSizes(t.to.store.names.unique(), m.stored, m.Size)
-	m.info, m.place = formatInfo(m.Flags, uint32(m.Keywords&(1<<maxFileKeywords-1)), ""), 0
-	path := source.pathIn(t.from.path)
-	if err := t.put(&source, path, &m); err != nil {
-		return err
-	}
-	t.placed = append(t.placed, placedFile{source, path, m})
-	return nil
+	m.info, m.place = formatInfo(m.Flags, uint32(m.Keywords&letterKeywords), ""), 0
+	return placedFile{source, source.pathIn(t.from.path), m}, nil
 }
 
 // put gives a file its name in the target: errNeedsCopy when it needs a copy for that.
-func (t *transfer) put(source *Msg, path string, m *Msg) error {
-	name := m.pathIn(t.to.path)
-	if staged, ok := t.staged[source.UID]; ok {
-		return t.putStaged(filepath.Join(t.to.path, "tmp", staged), path, name)
+func (t *transfer) put(file *placedFile) error {
+	name := file.msg.pathIn(t.to.path)
+	if staged, ok := t.staged[file.source.UID]; ok {
+		return t.putStaged(filepath.Join(t.to.path, "tmp", staged), file.path, name)
 	}
 	var err error
 	if t.move {
-		err = t.rename(source, m)
+		err = t.rename(&file.source, &file.msg)
 	} else {
-		err = os.Link(path, name)
+		err = os.Link(file.path, name)
 	}
 	if err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) || isDiskFull(err) {
 		return err

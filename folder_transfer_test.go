@@ -163,6 +163,10 @@ func TestMoveCrossing(t *testing.T) {
 	in.s.journalFrom = 20
 	c := &crossing{t: t, folders: [3]*Folder{in.f, openFolder(t, in.d, "A"), openFolder(t, in.d, "B")},
 		went: map[placeOf]placeOf{}, told: map[placeOf]map[string]bool{}}
+	// In one of them the keywords have no letters.
+	if _, _, _, err := c.folders[2].SetFlags([]imap.UID{1}, FlagsAdd, manyKeywords(30), NoUnchangedSince); err != nil {
+		t.Fatal(err)
+	}
 	var wg, outside sync.WaitGroup
 	for n := range 6 {
 		wg.Go(func() {
@@ -193,6 +197,18 @@ func TestMoveCrossing(t *testing.T) {
 	close(over)
 	outside.Wait()
 	c.check(each)
+	data := copyData(t, dir)
+	os.RemoveAll(filepath.Join(data, "index"))
+	after := openInbox(t, data)
+	defer after.close(t)
+	for i, name := range []string{"INBOX", "A", "B"} {
+		f := openFolder(t, after.d, name)
+		wantLines(t, name+" from the files alone", flagsOf(t, f), flagsOf(t, c.folders[i]))
+		f.Release()
+		if i > 0 {
+			c.folders[i].Release()
+		}
+	}
 }
 
 // check compares what is there with what was told.
@@ -203,11 +219,6 @@ func (c *crossing) check(each int) {
 		arrived[to.folder]++
 	}
 	for _, f := range c.folders {
-		defer func() {
-			if f != c.folders[0] {
-				f.Release()
-			}
-		}()
 		f.poke()
 		checkAgainstDisk(c.t, f)
 		st, err := f.Status(false)

@@ -124,9 +124,12 @@ func (s *imapSession) flagNames() {
 			flags = append(flags, imap.Flag(k))
 		}
 	}
-	s.keywords = len(keywords)
+	s.keywords = keywordsIn(keywords)
 	s.line("* FLAGS (" + joinFlags(flags) + ")")
-	permanent := allowedFlags(append(flags, imap.FlagWildcard), s.rights) // RFC 4314 §5.1.1
+	if s.keywords < maxKeywords {
+		flags = append(flags, imap.FlagWildcard)
+	}
+	permanent := allowedFlags(flags, s.rights) // RFC 4314 §5.1.1
 	if s.readOnly || len(permanent) == 0 {
 		s.line("* OK [PERMANENTFLAGS ()] No flags can be changed")
 	} else {
@@ -229,7 +232,7 @@ func (s *imapSession) announce(changes *Changes, also []imap.UID) (since []imap.
 		s.done, s.bye = true, "The selected mailbox has been deleted"
 		return nil
 	}
-	if len(s.view.Folder().Keywords()) != s.keywords && s.wantsMessages() {
+	if keywordsIn(s.view.Folder().Keywords()) != s.keywords && s.wantsMessages() {
 		s.flagNames()
 	}
 	s.dropGone(changes)

@@ -13,12 +13,10 @@ import (
 )
 
 // Keywords of a folder: dovecot-keywords holds "<0-25> <name>", the number being the letter a to z in file names. A
-// folder may have up to maxKeywords; those past the 26th have no letter and live in the index only.
+// folder may have up to maxKeywords; which messages have those past the 26th, for which there is no letter, is in a file of
+// our own (keywords_more.go).
 
-const (
-	keywordsName = "dovecot-keywords"
-	maxKeywords  = 64
-)
+const keywordsName = "dovecot-keywords"
 
 // keywordTable maps keyword names to bits. Bits are never given anew.
 type keywordTable struct {
@@ -77,18 +75,34 @@ func (t *keywordTable) add(name string) (bit int, grown bool) {
 	if bit = t.lookup(name); bit >= 0 {
 		return bit, false
 	}
+	return t.addFrom(0, name)
+}
+
+// addMore is add for a keyword that is to have no letter.
+func (t *keywordTable) addMore(name string) (bit int, grown bool) {
+	if bit = t.lookup(name); bit >= 0 {
+		return bit, false
+	}
+	return t.addFrom(maxFileKeywords, name)
+}
+
+// addFrom gives a new name the first free bit from a certain one on.
+func (t *keywordTable) addFrom(first int, name string) (bit int, grown bool) {
 	names := append([]string(nil), t.names...)
-	for bit = range names {
+	for len(names) < first {
+		names = append(names, "")
+	}
+	for bit = first; bit < len(names); bit++ {
 		if names[bit] == "" {
 			names[bit], t.names = name, names
 			return bit, true
 		}
 	}
-	if len(names) >= maxKeywords {
+	if bit >= maxKeywords {
 		return -1, false
 	}
 	t.names = append(names, name)
-	return len(names), true
+	return bit, true
 }
 
 // format writes the lines of the keywords that have letters.

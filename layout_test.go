@@ -29,7 +29,7 @@ const layout = `
 	maildir: mailstate
 	foldername: mailstate mutf7
 	uidlist: maildir mailstate
-	keywords: maildir uidlist
+	keywords: maildir mailstate uidlist
 	flagjournal: maildir mailstate
 	subscriptions: foldername maildir uidlist
 	attributes: maildir subscriptions

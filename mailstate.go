@@ -78,6 +78,20 @@ func (m *Msg) subdir() string {
 	return "cur"
 }
 
+// maxKeywords is how many keywords a folder may have: the bits of Msg.Keywords.
+const maxKeywords = 64
+
+// keywordsIn counts the names in use.
+func keywordsIn(names []string) int {
+	n := 0
+	for _, name := range names {
+		if name != "" {
+			n++
+		}
+	}
+	return n
+}
+
 // Quota is what a maildrop holds, or may hold: bytes as they lie on disk, and messages. As a limit, 0 is none.
 type Quota struct {
 	Bytes    int64

@@ -22,7 +22,7 @@
 //	textindex*.go           what SEARCH keeps of the texts of messages
 //	mailbox*.go, delivery.go, folder*.go, view.go, watch.go, incoming.go, mailfile.go, quota.go, metadata.go
 //	                        the store as the protocols see it
-//	maildir*.go, foldername.go, uidlist.go, keywords.go, subscriptions.go, attributes.go, acl.go
+//	maildir*.go, foldername.go, uidlist.go, keywords*.go, subscriptions.go, attributes.go, acl.go
 //	                        its files, as Dovecot has them too
 //	flagjournal.go          flags that file names are still to get
 //	queue*.go, envelope.go, outbound*.go, outbox*.go, flood.go, notice.go  mail that waits for other servers

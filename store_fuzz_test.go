@@ -57,6 +57,7 @@ func FuzzStoreFiles(f *testing.F) {
 	f.Add("INBOX\nSent\na.b\n")
 	f.Add("0 Work\n1 $Forwarded\n25 z\n26 no\n")
 	f.Add("1700000000.M1P2Q3.host,S=10,W=12:2,FSab")
+	f.Add("kw26 kw27 :1700000000.M1P2Q3.host,S=10,W=12")
 	f.Fuzz(func(t *testing.T, text string) {
 		names := parseSubscriptions(strings.NewReader(text))
 		if again := parseSubscriptions(bytes.NewReader(formatSubscriptions(names))); !slices.Equal(again, names) {
@@ -65,6 +66,13 @@ func FuzzStoreFiles(f *testing.F) {
 		table, _ := parseKeywords(strings.NewReader(text))
 		if again, bad := parseKeywords(bytes.NewReader(table.format())); bad != 0 || !slices.Equal(trimEmpty(again.names), trimEmpty(table.names)) {
 			t.Fatalf("keywords %q became %q", table.names, again.names)
+		}
+		if of, words, ok := parseMoreLine(text); ok && !strings.Contains(of, "\n") {
+			line := appendMoreLine(nil, of, 1<<min(len(words), 60)-1, words[:min(len(words), 60)])
+			again, words2, ok := parseMoreLine(strings.TrimSuffix(string(line), "\n"))
+			if !ok || again != of || !slices.Equal(words2, words[:min(len(words), 60)]) {
+				t.Fatalf("keywords %q became %q", text, line)
+			}
 		}
 		base, info := splitName(text)
 		baseSizes(base)
