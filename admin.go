@@ -20,8 +20,11 @@ type order struct {
 	ID    string      `json:"id,omitempty"`   // of a message that waits; "": all
 	Quota QuotaChange `json:"quota,omitzero"`
 
-	Diagnosis *Diagnosis    `json:"diagnosis,omitempty"` // that a command has made
-	Relay     *RelaySetting `json:"relay,omitempty"`     // its port may be 0, and its password is in Password
+	Diagnosis *Diagnosis     `json:"diagnosis,omitempty"` // that a command has made
+	Relay     *RelaySetting  `json:"relay,omitempty"`     // its port may be 0, and its password is in Password
+	Source    *CollectSource `json:"source,omitempty"`    // its password is Password
+	Host      string         `json:"host,omitempty"`      // of an account elsewhere
+	Login     string         `json:"login,omitempty"`
 }
 
 // answer is what became of an order.
@@ -48,19 +51,24 @@ type answer struct {
 
 	Used  Quota `json:"used,omitzero"`  // what a maildrop holds
 	Limit Quota `json:"limit,omitzero"` // what it may hold
+
+	Sources []CollectReport `json:"sources,omitempty"`
+	Changed bool            `json:"changed,omitempty"` // it was there already
+	Running bool            `json:"running,omitempty"` // the order takes effect now
 }
 
 // admin carries out orders. It is used by one process at a time, the owner of
 // the data folder.
 type admin struct {
-	accounts *Accounts
-	store    *Store
-	queue    func() (*Queue, error) // opens it, if it is not open
-	facts    func() (*DoctorFacts, error)
-	check    *DailyCheck
-	relays   *Relays
-	sender   *Sender // tries relays
-	log      *slog.Logger
+	accounts  *Accounts
+	store     *Store
+	queue     func() (*Queue, error) // opens it, if it is not open
+	facts     func() (*DoctorFacts, error)
+	check     *DailyCheck
+	relays    *Relays
+	sender    *Sender    // tries relays
+	collector *Collector // nil: nothing is collected
+	log       *slog.Logger
 }
 
 // do carries an order out.
@@ -118,6 +126,11 @@ func (ad *admin) perform(o order) (answer, error) {
 			return a, err
 		}
 	}
+	if verb, ok := strings.CutPrefix(o.Do, "collect "); ok {
+		if a, known, err := ad.onCollect(verb, o); known {
+			return a, err
+		}
+	}
 	return answer{}, fmt.Errorf("the appliance that runs does not know %q; it may be older than this one: restart it", o.Do)
 }
 
@@ -164,12 +177,19 @@ func (ad *admin) removeUser(o order) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
+	var collecting error
+	if ad.collector != nil {
+		collecting = ad.collector.RemoveAccount(address)
+	}
 	path, err := ad.store.SetAside(address)
 	if err != nil {
 		return answer{}, fmt.Errorf("%s is removed, but its mail could not be set aside: %w", address, err)
 	}
 	if err := ad.store.RevokeGrants(who); err != nil {
 		return answer{}, fmt.Errorf("%s is removed, but still named in access lists of others: %w", address, err)
+	}
+	if collecting != nil {
+		return answer{}, fmt.Errorf("%s is removed, but its accounts elsewhere, with their passwords, could not be taken out: %w", address, collecting)
 	}
 	return answer{Address: address, Path: path}, nil
 }

@@ -28,6 +28,8 @@ type options struct {
 	all           bool
 	domain        string
 	from          string
+	keep          bool
+	every, folder string
 	run           runOptions
 }
 
@@ -62,7 +64,7 @@ func (e *usageError) Error() string { return e.text }
 
 // commands lists all commands in the order of the help text.
 func commands() []command {
-	return slices.Concat(runCommands(), userCommands(), aliasCommands(), queueCommands(), relayCommands(), doctorCommands(), dnsCommands(), caCommands(), versionCommands())
+	return slices.Concat(runCommands(), userCommands(), aliasCommands(), queueCommands(), relayCommands(), collectCommands(), doctorCommands(), dnsCommands(), caCommands(), versionCommands())
 }
 
 // run does what the arguments (without the program's name) say and gives the

@@ -233,7 +233,10 @@ func (c *call) serve(ctx context.Context, h *house) error {
 	if end := c.checkDaily(h, out, facts); end != nil {
 		defer end()
 	}
-	control, err := openControl(h.data.control(), &admin{accounts: h.accounts, store: h.store, queue: out.openedQueue, relays: h.relays, sender: sender, facts: facts, check: h.check, log: h.log})
+	collector := h.openCollector(out)
+	defer inBackground(collector.Run)()
+	control, err := openControl(h.data.control(), &admin{accounts: h.accounts, store: h.store, queue: out.openedQueue,
+		relays: h.relays, sender: sender, facts: facts, check: h.check, collector: collector, log: h.log})
 	if err != nil {
 		return err
 	}

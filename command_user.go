@@ -62,7 +62,8 @@ func (c *call) order(ctx context.Context, o order) (answer, error) {
 			return out.Queue, nil
 		}
 		facts := func() (*DoctorFacts, error) { return h.facts(sender) }
-		return &admin{accounts: h.accounts, store: h.store, queue: queue, relays: h.relays, sender: sender, facts: facts, check: h.check, log: h.log}, h.close, nil
+		return &admin{accounts: h.accounts, store: h.store, queue: queue, relays: h.relays, sender: sender, facts: facts, check: h.check,
+			collector: h.openCollector(nil), log: h.log}, h.close, nil
 	})
 	if err == nil && a.Error != "" {
 		err = errors.New(a.Error)

@@ -28,6 +28,9 @@ func (d dataDir) queue() string    { return d.in("queue") }
 func (d dataDir) dkim() string     { return d.in("dkim") }
 func (d dataDir) doctor() string   { return d.in("doctor.json") }
 func (d dataDir) relays() string   { return d.in("relays.toml") }
+func (d dataDir) collect() string  { return d.in("collect.toml") }
+
+func (d dataDir) collectState() string { return d.in("collect") }
 
 // chooseDataDir gives the data folder as an absolute path: the one asked for,
 // else APPLIANCE_DATA, else the system's place for it.

@@ -111,10 +111,10 @@ type exchange struct {
 }
 
 var (
-	errLost    = errors.New("the connection is lost")
-	errRefused = errors.New("the command is refused")
-	errDeleted = errors.New("the selected mailbox is deleted")
-	errTooMuch = errors.New("there are no notifications any more")
+	errLost       = errors.New("the connection is lost")
+	errRefused    = errors.New("the command is refused")
+	errDeleted    = errors.New("the selected mailbox is deleted")
+	errNoMoreNews = errors.New("there are no notifications any more")
 )
 
 // ok says whether the command succeeded.
@@ -439,7 +439,7 @@ func (s *modelSession) take(x *exchange, r *wireReply) error {
 		x.codes = append(x.codes, r)
 		switch {
 		case r.codeWord() == "NOTIFICATIONOVERFLOW":
-			return errTooMuch
+			return errNoMoreNews
 		case r.codeWord() == "CLOSED" && x.selects != nil:
 			s.enter(x)
 		}

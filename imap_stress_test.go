@@ -215,7 +215,7 @@ func (s *modelSession) expected(err error) bool {
 		return s.aside
 	case errors.Is(err, errLost):
 		return s.box != nil && !isShared(s.box.name) || s.run.server.lives() != s.life
-	case errors.Is(err, errTooMuch):
+	case errors.Is(err, errNoMoreNews):
 		return s.notifying
 	case errors.Is(err, errRefused):
 		return s.run.server.lives() != s.life

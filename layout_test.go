@@ -59,6 +59,8 @@ const layout = `
 
 	pop3: accounts conn sasl mailbox mailstate protocols.Protocols
 	smtp: accounts address naming envelope queue notice.mailDate conn sasl mailbox mailstate message received verify protocols.Protocols
+	movein (collect): accounts address naming tomlfile maildir foldername mailbox mailstate received.Verdict message notice send resolver.asciiName queue.cleanText conn.clip conn.earlier conn.copySize smtp.headerCopier smtp.messageReader smtp.errTooLarge protocols.DefaultMaxSize
+
 	textindex:
 	imap: accounts acl conn sasl mailbox mailstate message mutf7 textindex protocols.Protocols
 	protocols: accounts conn mailbox received queue flood pop3 smtp imap verify.isNear
@@ -66,9 +68,9 @@ const layout = `
 	doctor: resolver address dns dkim.DNSRecord verify received.ReceivedMail send queue.cleanText accounts.roundSize maildir.writeFileAtomic protocols.Port protocols.isPermission protocols.isWindowsError
 
 	datadir (lock):
-	admin: accounts acl address naming mailbox mailstate queue relay send doctor
+	admin: accounts acl address naming mailbox mailstate queue relay send doctor movein
 	control: admin datadir maildir
-	command (firststart): accounts address resolver dkim dns doctor send relay queue flood outbound admin control datadir mailbox mailstate naming protocols settings tls verify
+	command (firststart): accounts address resolver dkim dns doctor send relay queue flood outbound movein admin control datadir mailbox mailstate naming protocols settings tls verify
 	service:
 	main: command service
 `

@@ -366,11 +366,16 @@ func makeFolderDir(dir string) error {
 	return f.Close()
 }
 
-// cleanTmp removes what crashes left in tmp/.
+// cleanTmp removes what crashes left in tmp/. A message with an old date has an old modification time in the moment before it
+// is delivered: then its name tells that it is a new file.
 func (d *Maildrop) cleanTmp() {
 	tmp := filepath.Join(d.dir, "tmp")
 	names, _ := listNames(tmp)
 	for _, n := range names {
+		seconds, _, _ := strings.Cut(n, ".")
+		if begun, err := strconv.ParseInt(seconds, 10, 64); err == nil && time.Since(time.Unix(begun, 0)) <= tmpKeep {
+			continue
+		}
 		path := filepath.Join(tmp, n)
 		if st, err := os.Lstat(path); err == nil && time.Since(st.ModTime()) > tmpKeep {
 			os.Remove(path)
