@@ -30,7 +30,6 @@ type collectRound struct {
 	anyway  bool // also what could not be had so often
 	holds   bool // a slot
 	fetched int
-	gone    bool // the connection was lost while it waited for news
 }
 
 // run looks into the account; more says that there is more to fetch.
@@ -110,12 +109,12 @@ func (r *collectRound) count() {
 	r.c.mu.Lock()
 	defer r.c.mu.Unlock()
 	status := &r.job.status
-	if r.fetched == 0 && status.Large == large && status.Failed == failed && status.Stay == stay {
-		return
-	}
 	status.Fetched += int64(r.fetched)
-	status.Large, status.Failed, status.Stay = large, failed, stay
-	r.c.writeStatus(r.source.id(), status)
+	r.job.unsaved = r.job.unsaved || r.fetched > 0 // that is not worth two fsyncs a message
+	if status.Large != large || status.Failed != failed || status.Stay != stay {
+		status.Large, status.Failed, status.Stay = large, failed, stay
+		r.c.writeStatus(r.source.id(), status)
+	}
 }
 
 // wanted says whether a message that is known is to be fetched all the same.

@@ -17,6 +17,8 @@ const (
 	collectTellFrom = 24 * time.Hour // of trouble, until its owner is told
 	collectGapMost  = time.Hour      // between two tries while the network fails
 	collectSetupGap = 4 * time.Hour  // while something is wrong that people have to mend
+
+	collectGapLongest = 24 * time.Hour // between two tries, whatever is wrong
 )
 
 // CollectStatus is how it goes with one source.

@@ -148,7 +148,7 @@ func (r *collectRound) judge(ctx context.Context, drop *Maildrop, in *Incoming, 
 	switch {
 	case verdict.Folder != "":
 		target.Folder = verdict.Folder
-	case verdict.Refuse != "":
+	case verdict.Refuse != "" && !verdict.Later:
 		target.Folder = "Junk"
 	}
 	if verdict.Fields == "" {

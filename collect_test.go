@@ -92,6 +92,7 @@ func (w *collectWorld) look() error {
 		r := &collectRound{c: w.c, job: job, source: w.source, holds: true}
 		more, err := r.run(context.Background())
 		<-w.c.slot
+		w.c.writeStatus(w.source.id(), &job.status)
 		if !more || err != nil {
 			return err
 		}

@@ -10,7 +10,6 @@ import (
 )
 
 func collectCommands() []command {
-	which := "Without HOST and LOGIN it is the account's only one."
 	return []command{
 		{name: "collect add", args: "USER pop3|imap HOST[:PORT] LOGIN", min: 4, max: 4, about: "fetch mail from an account elsewhere, for good",
 			more: "The password is asked for. It is tried once before anything is stored. What was fetched is deleted over there\n" +
@@ -25,7 +24,7 @@ func collectCommands() []command {
 		{name: "collect remove", args: "USER HOST [LOGIN]", min: 2, max: 3, about: "fetch nothing any more; the mail stays where it is",
 			more: "What was fetched is forgotten: added again with --keep, all would come once more.", flags: dataFlag, run: collectRemove},
 		{name: "collect now", args: "[USER [HOST [LOGIN]]]", max: 3, about: "look for mail elsewhere now",
-			more: "Nobody need do that: it happens by itself. What could not be had several times is tried again.\n" + which, flags: dataFlag, run: collectNow},
+			more: "Nobody need do that: it happens by itself. What could not be had several times is tried again.", flags: dataFlag, run: collectNow},
 	}
 }
 

@@ -83,6 +83,8 @@ type collectJob struct {
 	done   chan struct{}      // closed at its end
 	poke   chan struct{}      // ends an IDLE
 	leaves bool               // it is being removed
+
+	unsaved bool // its status has counted more than is on disk
 }
 
 // OpenCollector gives a collector that does nothing before Run, but that changes can be made with.
@@ -122,8 +124,14 @@ func (c *Collector) Run(ctx context.Context) {
 	}
 	looks.Wait()
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.running = false
-	c.mu.Unlock()
+	for id, job := range c.jobs {
+		if job.unsaved {
+			c.writeStatus(id, &job.status)
+			job.unsaved = false
+		}
+	}
 }
 
 // hurry makes Run look what there is to do.
@@ -185,7 +193,9 @@ func (c *Collector) refresh() {
 		job := c.jobs[id]
 		if job == nil {
 			job = &collectJob{source: s, status: c.readStatus(id), poke: make(chan struct{}, 1)}
-			job.next = job.status.Next
+			if job.next = job.status.Next; job.next.Sub(c.cfg.Now()) > collectGapLongest { // the clock was wrong then
+				job.next = time.Time{}
+			}
 			c.jobs[id] = job
 		}
 		if job.source != s {
