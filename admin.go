@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// order is a change or a question about the accounts or the queue, as it goes from a
-// command to whoever owns the data folder.
+// order is a change or a question about the accounts, the queue or the spam filter, as
+// it goes from a command to whoever owns the data folder.
 type order struct {
 	Do       string   `json:"do"` // "user add" …, the words of the command
 	Address  string   `json:"address,omitempty"`
@@ -25,6 +25,8 @@ type order struct {
 	Source    *CollectSource `json:"source,omitempty"`    // its password is Password
 	Host      string         `json:"host,omitempty"`      // of an account elsewhere
 	Login     string         `json:"login,omitempty"`
+	Dir       string         `json:"dir,omitempty"`  // to learn from
+	Spam      bool           `json:"spam,omitempty"` // what lies there is unwanted
 }
 
 // answer is what became of an order.
@@ -48,6 +50,8 @@ type answer struct {
 	text    []byte // the listing itself, where the answer has come to
 
 	Facts *DoctorFacts `json:"facts,omitempty"`
+	Spam  *SpamStatus  `json:"spam,omitempty"`
+	More  bool         `json:"more,omitempty"` // it is not all done yet
 
 	Used  Quota `json:"used,omitzero"`  // what a maildrop holds
 	Limit Quota `json:"limit,omitzero"` // what it may hold
@@ -66,8 +70,9 @@ type admin struct {
 	facts     func() (*DoctorFacts, error)
 	check     *DailyCheck
 	relays    *Relays
-	sender    *Sender    // tries relays
-	collector *Collector // nil: nothing is collected
+	sender    *Sender                     // tries relays
+	collector *Collector                  // nil: nothing is collected
+	spam      func() (*SpamFilter, error) // opens it, if it is not open
 	log       *slog.Logger
 }
 
@@ -128,6 +133,11 @@ func (ad *admin) perform(o order) (answer, error) {
 	}
 	if verb, ok := strings.CutPrefix(o.Do, "collect "); ok {
 		if a, known, err := ad.onCollect(verb, o); known {
+			return a, err
+		}
+	}
+	if verb, ok := strings.CutPrefix(o.Do, "spam "); ok {
+		if a, known, err := ad.onSpam(verb, o); known {
 			return a, err
 		}
 	}

@@ -79,8 +79,8 @@ func TestCollectKill(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if bytes.Contains(text, []byte("Subject: number")) {
-					texts = append(texts, string(text))
+				if at := bytes.Index(text, []byte("Received: from a by b;")); at >= 0 { // behind what the spam filter says
+					texts = append(texts, string(text[at:]))
 				}
 			}
 		}

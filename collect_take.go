@@ -145,23 +145,20 @@ func (r *collectRound) judge(ctx context.Context, drop *Maildrop, in *Incoming, 
 		r.c.cfg.Log.Error("a collected message could not be judged", "account", r.source.Account, "err", err)
 		return in, nil
 	}
-	switch {
-	case verdict.Folder != "":
-		target.Folder = verdict.Folder
+	switch folder := verdict.FolderFor(r.source.Account); {
+	case folder != "":
+		target.Folder = folder
 	case verdict.Refuse != "" && !verdict.Later:
 		target.Folder = "Junk"
 	}
-	if verdict.Fields == "" {
+	if verdict.Fields == "" && len(verdict.Changes) == 0 {
 		return in, nil
 	}
 	longer, err := drop.Receive()
 	if err != nil {
 		return in, err
 	}
-	if _, err = io.WriteString(longer, verdict.Fields); err == nil {
-		_, err = io.Copy(longer, io.NewSectionReader(in, 0, in.Size()))
-	}
-	if err != nil {
+	if err = verdict.Write(longer, in, in.Size(), 0); err != nil {
 		longer.Discard()
 		return in, err
 	}

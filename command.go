@@ -30,6 +30,7 @@ type options struct {
 	from          string
 	keep          bool
 	every, folder string
+	ham, spam     string
 	run           runOptions
 }
 
@@ -64,7 +65,7 @@ func (e *usageError) Error() string { return e.text }
 
 // commands lists all commands in the order of the help text.
 func commands() []command {
-	return slices.Concat(runCommands(), userCommands(), aliasCommands(), queueCommands(), relayCommands(), collectCommands(), doctorCommands(), dnsCommands(), caCommands(), versionCommands())
+	return slices.Concat(runCommands(), userCommands(), aliasCommands(), queueCommands(), relayCommands(), collectCommands(), spamCommands(), doctorCommands(), dnsCommands(), caCommands(), versionCommands())
 }
 
 // run does what the arguments (without the program's name) say and gives the

@@ -28,10 +28,14 @@ func collectCommands() []command {
 	}
 }
 
-// openCollector opens what fetches mail from elsewhere. out delivers what it has to tell people; nil where nothing runs.
-func (h *house) openCollector(out *Outbound) *Collector {
+// openCollector opens what fetches mail from elsewhere. out delivers what it has to tell people, and spam judges what comes;
+// nil where nothing runs.
+func (h *house) openCollector(out *Outbound, spam *SpamFilter) *Collector {
 	cfg := CollectorConfig{File: h.data.collect(), Dir: h.data.collectState(), Accounts: h.accounts, Store: h.store,
 		Hostname: h.hostname, MaxSize: h.maxSize(), Log: h.log}
+	if spam != nil {
+		cfg.Judge = spam.JudgeCollected
+	}
 	if out != nil {
 		cfg.Tell = func(account string, message []byte) error {
 			return out.deliver(context.Background(), "", bytes.NewReader(message), []string{account})

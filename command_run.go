@@ -157,6 +157,21 @@ func (h *house) openOutbound(sender *Sender, adjust func(*OutboundConfig)) (*Out
 	return OpenOutbound(cfg)
 }
 
+// openSpam opens what judges the mail that arrives.
+func (h *house) openSpam(resolver *Resolver) (*SpamFilter, error) {
+	return OpenSpamFilter(SpamConfig{
+		Dir: h.data.spam(), Store: h.store, IsLocalDomain: h.accounts.IsLocalDomain, Log: h.log,
+		Verifier: &Verifier{Resolver: resolver, Hostname: func() string { return h.hostname }, Log: h.log},
+		Lists:    h.settings.DNSBL, Greylist: h.settings.Greylist, Milter: h.settings.Milter,
+	})
+}
+
+func (h *house) closeSpam(spam *SpamFilter) {
+	if err := spam.Close(); err != nil {
+		h.log.Error("closing the spam filter", "err", err)
+	}
+}
+
 // sendsPerHour is to how many addresses elsewhere one person may write within an hour.
 func (h *house) sendsPerHour() int {
 	if h.settings.SendsPerHour == 0 {
@@ -210,11 +225,16 @@ func (c *call) serve(ctx context.Context, h *house) error {
 	if err != nil {
 		return err
 	}
+	spam, err := h.openSpam(sender.Resolver)
+	if err != nil {
+		return err
+	}
+	defer h.closeSpam(spam)
 	p := &Protocols{
 		Accounts: h.accounts, Store: h.store, TLS: certs.Config(), Hostname: h.hostname,
 		Listen: c.opt.run.listen, Offset: c.opt.run.offset, MaxSize: h.maxSize(), Log: h.log,
 		Queue: out.Queue, Flood: out.Flood,
-		Judge: (&Verifier{Resolver: sender.Resolver, Hostname: func() string { return h.hostname }, Log: h.log}).Judge,
+		Judge: spam.Judge,
 	}
 	if c.adjustPorts != nil {
 		c.adjustPorts(p)
@@ -233,10 +253,11 @@ func (c *call) serve(ctx context.Context, h *house) error {
 	if end := c.checkDaily(h, out, facts); end != nil {
 		defer end()
 	}
-	collector := h.openCollector(out)
+	collector := h.openCollector(out, spam)
 	defer inBackground(collector.Run)()
 	control, err := openControl(h.data.control(), &admin{accounts: h.accounts, store: h.store, queue: out.openedQueue,
-		relays: h.relays, sender: sender, facts: facts, check: h.check, collector: collector, log: h.log})
+		relays: h.relays, sender: sender, facts: facts, check: h.check, collector: collector,
+		spam: func() (*SpamFilter, error) { return spam, nil }, log: h.log})
 	if err != nil {
 		return err
 	}

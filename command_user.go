@@ -62,8 +62,19 @@ func (c *call) order(ctx context.Context, o order) (answer, error) {
 			return out.Queue, nil
 		}
 		facts := func() (*DoctorFacts, error) { return h.facts(sender) }
+		var spam *SpamFilter
+		openSpam := func() (_ *SpamFilter, err error) {
+			spam, err = h.openSpam(sender.Resolver)
+			return spam, err
+		}
+		closeAll := func() {
+			if spam != nil {
+				h.closeSpam(spam)
+			}
+			h.close()
+		}
 		return &admin{accounts: h.accounts, store: h.store, queue: queue, relays: h.relays, sender: sender, facts: facts, check: h.check,
-			collector: h.openCollector(nil), log: h.log}, h.close, nil
+			collector: h.openCollector(nil, nil), spam: openSpam, log: h.log}, closeAll, nil
 	})
 	if err == nil && a.Error != "" {
 		err = errors.New(a.Error)

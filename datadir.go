@@ -31,6 +31,7 @@ func (d dataDir) relays() string   { return d.in("relays.toml") }
 func (d dataDir) collect() string  { return d.in("collect.toml") }
 
 func (d dataDir) collectState() string { return d.in("collect") }
+func (d dataDir) spam() string         { return d.in("spam") }
 
 // chooseDataDir gives the data folder as an absolute path: the one asked for,
 // else APPLIANCE_DATA, else the system's place for it.

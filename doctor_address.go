@@ -5,11 +5,9 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/emersion/go-msgauth/authres"
-	"github.com/miekg/dns"
 )
 
 // What the DNS says of this machine: its name, the names of its addresses, the lists that hold them.
@@ -148,7 +146,11 @@ func (x *examination) askList(ctx context.Context, list blockList, addr netip.Ad
 
 // listSays gives the plain answer of a list.
 func (x *examination) listSays(ctx context.Context, list blockList, addr netip.Addr) listAnswer {
-	said, _, err := x.d.Resolver.Addresses(ctx, listName(list, addr))
+	name, err := listName(addr, list.zone)
+	if err != nil {
+		return listUnknown
+	}
+	said, _, err := x.d.Resolver.Addresses(ctx, name)
 	if isNotFound(err) {
 		return listClean
 	}
@@ -167,16 +169,6 @@ func (x *examination) listSays(ctx context.Context, list blockList, addr netip.A
 		}
 	}
 	return answer
-}
-
-// listName is what to ask a list for (RFC 5782 §2.1, §2.4).
-func listName(list blockList, addr netip.Addr) string {
-	name, err := dns.ReverseAddr(addr.String())
-	if err != nil {
-		return ""
-	}
-	name = strings.TrimSuffix(strings.TrimSuffix(name, "in-addr.arpa."), "ip6.arpa.")
-	return name + list.zone
 }
 
 // judgeLists puts the answers about one address into words.

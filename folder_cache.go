@@ -29,7 +29,7 @@ func (f *Folder) Retain() bool {
 	if d.closed || d.folders[f.dir] != f {
 		return false
 	}
-	f.refs++
+	d.hold(f)
 	return true
 }
 

@@ -179,7 +179,9 @@ func (f *Folder) Append(msgs []AppendMessage) ([]imap.UID, error) {
 	added := false
 	defer func() { settle(added) }()
 	uids, err := f.appendSafe(msgs)
-	added = err == nil
+	if added = err == nil; added {
+		f.tellFiling(nil, uids)
+	}
 	return uids, err
 }
 

@@ -61,6 +61,7 @@ func (f *Folder) CopyAs(may Rights, uids []imap.UID, to *Folder) ([]imap.UID, er
 	if err != nil {
 		return nil, diskError(fmt.Errorf("copying: %w", err))
 	}
+	to.tellFiling(f, dst)
 	return dst, nil
 }
 
@@ -79,6 +80,7 @@ func (f *Folder) MoveAs(may Rights, uids []imap.UID, to *Folder) (moved, dst []i
 	if err != nil {
 		return nil, nil, 0, diskError(fmt.Errorf("moving: %w", err))
 	}
+	to.tellFiling(f, dst)
 	return moved, dst, modseq, nil
 }
 

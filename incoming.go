@@ -1,11 +1,12 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -14,16 +15,17 @@ type Incoming struct {
 	store    *Store
 	path     string
 	file     *os.File
-	buf      *bufio.Writer // nil once finished or discarded
-	size     int64         // bytes written
-	crlfSize int64         // bytes with CRLF line ends
-	date     int64         // Unix seconds, once finished
+	buf      []byte // what is not in the file yet; nil once finished or discarded
+	size     int64  // bytes written
+	crlfSize int64  // bytes with CRLF line ends
+	date     int64  // Unix seconds, once finished
 	lastCR   bool
 	finished bool
 	moved    bool // the file has left tmp/
 }
 
-// incomingBuffer is what a message that is being received holds in memory, in bytes.
+// incomingBuffer is what a message that is being received holds in memory, in bytes. One that is shorter is written at once,
+// when it is finished.
 const incomingBuffer = 32 << 10
 
 // Receive starts a message in the maildrop's tmp/. Write to it, then give it to Store.Deliver or Folder.Append, or
@@ -37,28 +39,59 @@ func (s *Store) Receive(tmp string) (*Incoming, error) {
 	if err != nil {
 		return nil, diskError(fmt.Errorf("receiving a message: %w", err))
 	}
-	buf := s.buffers.Get().(*bufio.Writer)
-	buf.Reset(f)
-	return &Incoming{store: s, path: path, file: f, buf: buf}, nil
+	buf := s.buffers.Get().(*[incomingBuffer]byte)
+	return &Incoming{store: s, path: path, file: f, buf: buf[:0]}, nil
 }
 
 // giveBack lets another message have the buffer.
 func (in *Incoming) giveBack() {
 	if in.buf != nil {
-		in.buf.Reset(nil)
-		in.store.buffers.Put(in.buf)
+		in.store.buffers.Put((*[incomingBuffer]byte)(in.buf[:incomingBuffer]))
 		in.buf = nil
 	}
 }
 
+// flush writes what is in memory.
+func (in *Incoming) flush() error {
+	_, err := in.file.Write(in.buf)
+	in.buf = in.buf[:0]
+	return err
+}
+
 // Write adds to the message.
 func (in *Incoming) Write(p []byte) (int, error) {
-	n, err := in.buf.Write(p)
+	n, err := len(p), error(nil)
+	switch {
+	case len(in.buf)+len(p) <= incomingBuffer:
+		in.buf = append(in.buf, p...)
+	default:
+		if err = in.flush(); err == nil && len(p) < incomingBuffer {
+			in.buf = append(in.buf, p...)
+		} else if err == nil {
+			n, err = in.file.Write(p)
+		} else {
+			n = 0
+		}
+	}
 	in.count(p[:n])
 	if err != nil {
 		return n, diskError(fmt.Errorf("receiving a message: %w", err))
 	}
 	return n, nil
+}
+
+// Prepend puts something in front of the message, if all of that is in memory still; it ends with a line end, and so does
+// not change how the message is counted. false means that nothing was done.
+func (in *Incoming) Prepend(front []byte) bool {
+	if int64(len(in.buf)) != in.size || len(in.buf)+len(front) > incomingBuffer {
+		return false
+	}
+	in.buf = slices.Insert(in.buf, 0, front...)
+	lastCR := in.lastCR
+	in.lastCR = false
+	in.count(front)
+	in.lastCR = lastCR
+	return true
 }
 
 // count keeps the sizes: a LF without CR will be two bytes when it is served.
@@ -83,12 +116,22 @@ func (in *Incoming) count(p []byte) {
 // Size is the number of bytes written so far.
 func (in *Incoming) Size() int64 { return in.size }
 
-// ReadAt reads back what was written.
-func (in *Incoming) ReadAt(p []byte, off int64) (int, error) {
-	if err := in.buf.Flush(); err != nil {
-		return 0, diskError(err)
+// ReadAt reads back what was written. Several may do so at once, while nothing is written.
+func (in *Incoming) ReadAt(p []byte, off int64) (n int, err error) {
+	inFile := in.size - int64(len(in.buf))
+	if off < inFile {
+		n, err = in.file.ReadAt(p[:min(int64(len(p)), inFile-off)], off)
+		if err != nil {
+			return n, err
+		}
 	}
-	return in.file.ReadAt(p, off)
+	if at := off + int64(n) - inFile; n < len(p) && at < int64(len(in.buf)) {
+		n += copy(p[n:], in.buf[at:])
+	}
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
 }
 
 // Discard removes it; harmless after Deliver or Append.
@@ -109,7 +152,7 @@ func (in *Incoming) finish(date time.Time) error {
 	if in.finished {
 		return nil
 	}
-	err := in.buf.Flush()
+	err := in.flush()
 	in.giveBack()
 	if err == nil && !date.IsZero() {
 		err = os.Chtimes(in.path, time.Time{}, date)

@@ -46,9 +46,10 @@ const layout = `
 	conn (throttle inflate): accounts
 	sasl: accounts conn
 	dkim: resolver mailbox.plainName maildir address.ErrBadAddress
-	received: address
+	received: address message
 	verify: resolver received address naming message mailbox.cutLast
 	dns: address dkim.DNSRecord
+	spam: settings.milterAddress resolver received verify address naming message mailbox mailstate maildir conn.clip
 	send: resolver envelope address naming message mailbox.cutLast conn.writeChunk conn.clip
 	relay: send resolver address naming tomlfile maildir.writeFileAtomic
 	notice:
@@ -68,9 +69,9 @@ const layout = `
 	doctor: resolver address dns dkim.DNSRecord verify received.ReceivedMail send queue.cleanText accounts.roundSize maildir.writeFileAtomic protocols.Port protocols.isPermission protocols.isWindowsError
 
 	datadir (lock):
-	admin: accounts acl address naming mailbox mailstate queue relay send doctor movein
+	admin: accounts acl address naming mailbox mailstate queue relay send doctor movein spam
 	control: admin datadir maildir
-	command (firststart): accounts address resolver dkim dns doctor send relay queue flood outbound movein admin control datadir mailbox mailstate naming protocols settings tls verify
+	command (firststart): accounts address resolver dkim dns doctor send relay queue flood outbound movein admin control datadir mailbox mailstate naming protocols settings tls verify spam
 	service:
 	main: command service
 `

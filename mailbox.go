@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -55,13 +54,14 @@ type Store struct {
 	names             namer
 	syncs             dirSyncer
 	watch             *watcher
-	buffers           sync.Pool // *bufio.Writer of messages that are being received
+	buffers           sync.Pool // *[incomingBuffer]byte of messages that are being received
 	access            accessTable
 	lockOwner         string        // "PID:HOST" for lock files
 	serials           atomic.Uint64 // of folders
 	journalFrom       int           // from how many messages on a change of flags goes by the journal
 	quota             func(account string) Quota
 	arrival           atomic.Pointer[func(f *Folder, uids []imap.UID)] // see OnArrival
+	filing            atomic.Pointer[func(Filing)]                     // see OnFiling
 
 	mu      sync.Mutex
 	drops   map[string]*Maildrop
@@ -86,7 +86,7 @@ func OpenStore(cfg StoreConfig) (*Store, error) {
 	s.journalFrom = defaultJournalFrom
 	s.names = namer{host: safeHost(cfg.Host), now: cfg.Now}
 	s.watch = newWatcher(cfg.Log)
-	s.buffers.New = func() any { return bufio.NewWriterSize(nil, incomingBuffer) }
+	s.buffers.New = func() any { return new([incomingBuffer]byte) }
 	host, _ := os.Hostname()
 	s.lockOwner = fmt.Sprintf("%d:%s", os.Getpid(), host)
 	return s, nil

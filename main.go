@@ -6,7 +6,7 @@
 //	main.go                 start and end of the process
 //	command*.go             the commands, one noun a file
 //	firststart.go           the owner's account and the welcome
-//	admin*.go, control.go   changes to accounts, queue and relays, also while the appliance runs
+//	admin*.go, control.go   changes to accounts, queue, relays and the spam filter, also while it runs
 //	datadir.go, lock_*.go   the data folder and who owns it
 //	service.go              running under the service manager of the system
 //	settings.go             the few settings
@@ -27,6 +27,7 @@
 //	flagjournal.go          flags that file names are still to get
 //	queue*.go, envelope.go, outbound*.go, outbox*.go, flood.go, notice.go  mail that waits for other servers
 //	send*.go, relay.go, dkim.go, resolver*.go  the way there, directly or by a relay; signatures; the DNS
+//	spam*.go                whether it is wanted
 //	verify*.go, received.go  where mail that arrives comes from
 //	doctor*.go, dns.go      whether mail comes in and goes out; the records that a domain publishes
 //	index*.go, mailstate.go the disposable cache; the words of the store

@@ -92,6 +92,18 @@ func fieldName(raw []byte) string {
 	return string(bytes.TrimRight(raw[:i], " \t"))
 }
 
+// fieldNameOf gives the name of the field that a line begins, "" if it begins
+// none (RFC 5322 §2.2, and the space before the colon of §4.5).
+func fieldNameOf(line []byte) string {
+	name, _, ok := bytes.Cut(line, []byte{':'})
+	name = bytes.TrimRight(name, " \t")
+	notName := func(r rune) bool { return r <= ' ' || r >= 0x7f }
+	if !ok || len(name) == 0 || bytes.ContainsFunc(name, notName) {
+		return ""
+	}
+	return string(name)
+}
+
 // Value gives the field's text after the colon: unfolded, trimmed, encoded words
 // left as they are.
 func (h headerField) Value() string {

@@ -102,6 +102,26 @@ func (r *Resolver) Addresses(ctx context.Context, host string) (found []netip.Ad
 	return nil, false, failed
 }
 
+// IPv4 gives the IPv4 addresses of a name alone.
+func (r *Resolver) IPv4(ctx context.Context, name string) ([]netip.Addr, error) {
+	answer, err := r.ask(ctx, name, dns.TypeA)
+	if err != nil {
+		return nil, err
+	}
+	var found []netip.Addr
+	for _, rr := range answer.Answer {
+		if a, ok := rr.(*dns.A); ok {
+			if addr, ok := netip.AddrFromSlice(a.A); ok {
+				found = append(found, addr.Unmap())
+			}
+		}
+	}
+	if len(found) == 0 {
+		return nil, notFound(name)
+	}
+	return found, nil
+}
+
 // TXT gives the texts of a name, the pieces of each joined (RFC 7208 §3.3).
 func (r *Resolver) TXT(ctx context.Context, name string) ([]string, error) {
 	answer, err := r.ask(ctx, name, dns.TypeTXT)
@@ -312,4 +332,14 @@ func noAnswer(name string, why error) error {
 func isNotFound(err error) bool {
 	var e *net.DNSError
 	return errors.As(err, &e) && e.IsNotFound
+}
+
+// listName gives the name under which a list has an address (RFC 5782 §2.1, §2.4).
+func listName(addr netip.Addr, zone string) (string, error) {
+	name, err := dns.ReverseAddr(addr.Unmap().WithZone("").String())
+	if err != nil {
+		return "", err
+	}
+	name = strings.TrimSuffix(strings.TrimSuffix(name, "in-addr.arpa."), "ip6.arpa.")
+	return name + zone, nil
 }

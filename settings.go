@@ -3,7 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 )
 
@@ -15,10 +18,17 @@ type Settings struct {
 	MaxMessageMB int64  `toml:"max_message_mb"` // MiB, 1 to 1024; 0: 50
 	SendsPerHour int64  `toml:"sends_per_hour"` // addresses elsewhere that one person may write to, 1 to 100000; 0: 200
 	DailyCheck   *bool  `toml:"daily_check"`    // whether the doctor asks outside once a day how all is; nil: yes
+
+	DNSBL    []string `toml:"dnsbl"`    // lists that are asked for the addresses of other servers; usually none
+	Greylist bool     `toml:"greylist"` // strangers are asked to come again
+	Milter   string   `toml:"milter"`   // where another filter is asked, as milterAddress reads it; "": none
 }
 
 // The largest message that may be allowed, in MiB.
 const maxMessageLimit = 1024
+
+// maxLists is how many DNS lists are asked at most.
+const maxLists = 8
 
 const (
 	defaultSendsPerHour = 200
@@ -65,7 +75,46 @@ func (s *Settings) check() (key string, err error) {
 	if s.SendsPerHour < 0 || s.SendsPerHour > maxSendsPerHour {
 		return "sends_per_hour", fmt.Errorf("%d is not between 1 and %d", s.SendsPerHour, maxSendsPerHour)
 	}
+	if len(s.DNSBL) > maxLists {
+		return "dnsbl", fmt.Errorf("there are %d lists, and %d at most are asked", len(s.DNSBL), maxLists)
+	}
+	for i := range s.DNSBL {
+		s.DNSBL[i] = normalDomain(strings.TrimSpace(s.DNSBL[i]))
+		if err := checkDomain(s.DNSBL[i]); err != nil {
+			return "dnsbl", err
+		}
+	}
+	if s.Milter != "" {
+		if _, _, err := milterAddress(s.Milter); err != nil {
+			return "milter", err
+		}
+	}
 	return "", nil
+}
+
+// milterAddress reads where a milter listens: unix:/path, HOST:PORT, or as Sendmail and Postfix write it, local:/path,
+// inet:PORT@HOST, inet:HOST:PORT, inet6:….
+func milterAddress(s string) (network, address string, err error) {
+	kind, rest, _ := strings.Cut(s, ":")
+	switch kind {
+	case "unix", "local":
+		if !strings.HasPrefix(rest, "/") && !filepath.IsAbs(rest) {
+			return "", "", fmt.Errorf("%q is no absolute path of a socket", rest)
+		}
+		return "unix", rest, nil
+	case "inet", "inet6":
+		if port, host, ok := strings.Cut(rest, "@"); ok {
+			rest = net.JoinHostPort(strings.Trim(host, "[]"), port)
+		}
+	default:
+		rest = s
+	}
+	host, port, err := net.SplitHostPort(rest)
+	n, bad := strconv.Atoi(port)
+	if err != nil || bad != nil || host == "" || n < 1 || n > 65535 {
+		return "", "", fmt.Errorf("%q is neither unix:/path nor HOST:PORT", s)
+	}
+	return "tcp", rest, nil
 }
 
 // machineName makes a host name out of what the system says, without asking

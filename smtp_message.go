@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"crypto/tls"
 	"errors"
@@ -43,7 +44,7 @@ func (s *smtpSession) receive(mail smtpMail, r io.Reader) (id string, err error)
 	size := in.Size()
 	to := make([]Delivery, len(mail.accounts))
 	for i, account := range mail.accounts {
-		to[i] = Delivery{Account: account, Folder: verdict.Folder}
+		to[i] = Delivery{Account: account, Folder: cmp.Or(verdict.FolderFor(account), "INBOX")}
 	}
 	s.p.text.enter()
 	defer s.p.text.leave()
@@ -73,8 +74,8 @@ func (s *smtpSession) take(mail smtpMail, id string, r io.Reader, open func() (*
 	if err = s.write(in, mail, id, r); err != nil {
 		return in, verdict, err
 	}
-	if verdict, err = s.judge(mail, id, in); err == nil && verdict.Fields != "" {
-		in, err = s.prepend(open, in, verdict.Fields)
+	if verdict, err = s.judge(mail, id, in); err == nil {
+		in, err = s.apply(open, in, &verdict)
 	}
 	taken = err == nil
 	return in, verdict, err
@@ -116,9 +117,6 @@ func (s *smtpSession) judge(mail smtpMail, id string, in *Incoming) (Verdict, er
 			return verdict, fmt.Errorf("judging a message: %w", err)
 		}
 	}
-	if verdict.Folder == "" {
-		verdict.Folder = "INBOX"
-	}
 	detail := max(verdict.Detail, 1)
 	switch {
 	case verdict.Refuse != "" && verdict.Later:
@@ -129,24 +127,24 @@ func (s *smtpSession) judge(mail smtpMail, id string, in *Incoming) (Verdict, er
 	return verdict, nil
 }
 
-// prepend gives a message with further fields in front. On an error in is still
-// the message.
-func (s *smtpSession) prepend(open func() (*Incoming, error), in *Incoming, fields string) (*Incoming, error) {
-	longer, err := open()
-	if err == nil {
-		_, err = io.WriteString(longer, fields)
+// apply gives a message as a verdict wants it. One that is short is still in memory, and is not written twice. On an error in
+// is still the message.
+func (s *smtpSession) apply(open func() (*Incoming, error), in *Incoming, v *Verdict) (*Incoming, error) {
+	if len(v.Changes) == 0 && (v.Fields == "" || in.Prepend([]byte(v.Fields))) {
+		return in, nil
 	}
+	other, err := open()
 	if err == nil {
-		_, err = s.c.env.copy(longer, io.NewSectionReader(in, 0, in.Size()))
+		err = v.Write(other, in, in.Size(), traceFields)
 	}
 	if err != nil {
-		if longer != nil {
-			longer.Discard()
+		if other != nil {
+			other.Discard()
 		}
 		return in, fmt.Errorf("writing a message: %w", err)
 	}
 	in.Discard()
-	return longer, nil
+	return other, nil
 }
 
 // errTooLarge says that a message has more octets than are taken.
@@ -316,8 +314,8 @@ func (s *smtpSession) with(utf8 bool) string {
 // submission it leaves out Bcc and Resent-Bcc (RFC 5322 §3.6.3) and Return-Path,
 // which only the last server writes (RFC 5321 §4.4). What comes from other servers
 // is kept byte for byte: ours is the first Return-Path, and the one that counts.
-// Only an Authentication-Results field that claims to be ours is left out of all
-// mail, for this program alone may say so (RFC 8601 §5).
+// Only an Authentication-Results field that claims to be ours (RFC 8601 §5), and what
+// the spam filter alone may say, is left out of all mail.
 type headerCopier struct {
 	submission bool
 	host       string // whose Authentication-Results nobody else may write
@@ -432,6 +430,8 @@ func (h *headerCopier) begin(name string) (keep, collect bool) {
 	switch strings.ToLower(name) {
 	case "return-path", "bcc", "resent-bcc":
 		return !h.submission, false
+	case "x-spam-status", "x-spam-reasons": // see isVerdictField
+		return false, false
 	case "authentication-results":
 		h.holding = true
 	case "received":
@@ -445,18 +445,6 @@ func (h *headerCopier) begin(name string) (keep, collect bool) {
 		h.messageID = true
 	}
 	return true, false
-}
-
-// fieldNameOf gives the name of the field that a line begins, "" if it begins
-// none (RFC 5322 §2.2, and the space before the colon of §4.5).
-func fieldNameOf(line []byte) string {
-	name, _, ok := bytes.Cut(line, []byte{':'})
-	name = bytes.TrimRight(name, " \t")
-	notName := func(r rune) bool { return r <= ' ' || r >= 0x7f }
-	if !ok || len(name) == 0 || bytes.ContainsFunc(name, notName) {
-		return ""
-	}
-	return string(name)
 }
 
 // helo gives the client's name for the trace field. Only what a domain name or

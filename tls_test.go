@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"strings"
 	"testing"
@@ -205,7 +206,7 @@ func TestPublicCertificatesComeFirst(t *testing.T) {
 
 func TestSettings(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "settings.toml")
-	if s, err := readSettings(file); err != nil || s != (Settings{}) {
+	if s, err := readSettings(file); err != nil || !reflect.DeepEqual(s, Settings{}) {
 		t.Errorf("no file: %v, %v", s, err)
 	}
 	for text, want := range map[string]string{

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"encoding/base64"
 	"errors"
@@ -80,7 +81,10 @@ func runTranscripts(t *testing.T, dir string) {
 			play := &transcript{t: t, conns: map[string]*transcriptConn{}}
 			play.dns = startDNS(t, "")
 			verifier := &Verifier{Resolver: play.dns.Resolver, Hostname: func() string { return "mail.test" }}
-			play.server = transcriptServer(t, &Protocols{wrapConn: play.wrap, Judge: verifier.Judge})
+			var filter *SpamFilter
+			judge := func(ctx context.Context, m *ReceivedMail) (Verdict, error) { return filter.Judge(ctx, m) }
+			play.server = transcriptServer(t, &Protocols{wrapConn: play.wrap, Judge: judge})
+			filter = testSpamFilter(t, SpamConfig{Verifier: verifier, Store: play.server.Store, IsLocalDomain: play.server.Accounts.IsLocalDomain})
 			for i, line := range strings.Split(string(text), "\n") {
 				play.place = fmt.Sprintf("%s:%d: %s", file, i+1, line)
 				play.line(strings.TrimSuffix(line, "\r"))

@@ -52,11 +52,14 @@ type Findings struct {
 	Host    string // who found it: the authserv-id
 	Judged  bool   // false: the message is not from outside, and the rest is empty
 	Offline bool   // no resolver answered, so that nothing could be asked
-	SPF     SPFFinding
-	IPRev   IPRevFinding
-	DKIM    []DKIMFinding // in the order of the fields, 10 at most
-	DMARC   DMARCFinding
-	ARC     ARCFinding
+	// Collected says that the message was fetched from elsewhere, so that nothing is known of the client: SPF and IPRev are
+	// empty, and DMARC passes or says nothing.
+	Collected bool
+	SPF       SPFFinding
+	IPRev     IPRevFinding
+	DKIM      []DKIMFinding // in the order of the fields, 10 at most
+	DMARC     DMARCFinding
+	ARC       ARCFinding
 }
 
 // Verify finds out where a message is from. An error is one of reading the message, or that ctx has ended.
@@ -66,12 +69,10 @@ func (v *Verifier) Verify(ctx context.Context, m *ReceivedMail) (*Findings, erro
 		return f, nil
 	}
 	f.Judged = true
-	header, err := readHeader(bufio.NewReader(io.NewSectionReader(m.Message, 0, m.Size)), maxVerifyHeader)
-	tooLong := errors.Is(err, errHeaderTooLong)
-	if err != nil && !tooLong {
-		return nil, fmt.Errorf("reading a message's header: %w", err)
+	message, err := openMail(m)
+	if err != nil {
+		return nil, err
 	}
-	message := &openedMail{ReceivedMail: m, header: header, fields: splitHeader(header), tooLong: tooLong}
 	f.Offline = !v.online(ctx)
 	if err := v.check(ctx, message, f); err != nil {
 		return nil, err
@@ -84,6 +85,37 @@ func (v *Verifier) Verify(ctx context.Context, m *ReceivedMail) (*Findings, erro
 			"policy", f.DMARC.Policy, "arc", f.ARC.Result, "offline", f.Offline)
 	}
 	return f, nil
+}
+
+// VerifyCollected finds out what signatures tell of a message that was fetched from an account elsewhere. Only Message and Size
+// are asked for.
+func (v *Verifier) VerifyCollected(ctx context.Context, m *ReceivedMail) (*Findings, error) {
+	f := &Findings{Host: v.Hostname(), Judged: true, Collected: true}
+	message, err := openMail(m)
+	if err != nil {
+		return nil, err
+	}
+	f.Offline = !v.online(ctx)
+	if err := v.check(ctx, message, f); err != nil {
+		return nil, err
+	}
+	if f.DMARC.Result != authres.ResultPass {
+		f.DMARC = DMARCFinding{Result: authres.ResultNone, Disposition: "none"}
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("verifying a message: %w", err)
+	}
+	return f, nil
+}
+
+// openMail takes the header of a message apart.
+func openMail(m *ReceivedMail) (*openedMail, error) {
+	header, err := readHeader(bufio.NewReader(io.NewSectionReader(m.Message, 0, m.Size)), maxVerifyHeader)
+	tooLong := errors.Is(err, errHeaderTooLong)
+	if err != nil && !tooLong {
+		return nil, fmt.Errorf("reading a message's header: %w", err)
+	}
+	return &openedMail{ReceivedMail: m, header: header, fields: splitHeader(header), tooLong: tooLong}, nil
 }
 
 // openedMail is a message with its header taken apart.
@@ -115,8 +147,10 @@ func (v *Verifier) check(ctx context.Context, m *openedMail, f *Findings) error 
 	}
 	var policies []authorPolicy
 	var dkimErr, arcErr error
-	run(func(dns context.Context) { f.SPF = v.checkSPF(dns, m.ReceivedMail) })
-	run(func(dns context.Context) { f.IPRev = v.checkIPRev(dns, m.Remote) })
+	if !f.Collected {
+		run(func(dns context.Context) { f.SPF = v.checkSPF(dns, m.ReceivedMail) })
+		run(func(dns context.Context) { f.IPRev = v.checkIPRev(dns, m.Remote) })
+	}
 	run(func(dns context.Context) { f.DKIM, dkimErr = v.checkDKIM(dns, m) })
 	run(func(dns context.Context) { policies = v.authorPolicies(dns, m) })
 	run(func(dns context.Context) { f.ARC, arcErr = v.checkARC(dns, m) })
@@ -164,15 +198,6 @@ func (v *Verifier) chance() int {
 	return rand.IntN(100)
 }
 
-// Judge gives the verdict that a message's origin alone demands: DMARC's reject is refused, its quarantine goes to Junk.
-func (v *Verifier) Judge(ctx context.Context, m *ReceivedMail) (Verdict, error) {
-	f, err := v.Verify(ctx, m)
-	if err != nil {
-		return Verdict{}, err
-	}
-	return f.Verdict(), nil
-}
-
 // Verdict is what the findings alone demand.
 func (f *Findings) Verdict() Verdict {
 	verdict := Verdict{Fields: f.Field()}
@@ -190,7 +215,10 @@ func (f *Findings) Field() string {
 	if !f.Judged {
 		return ""
 	}
-	results := []authres.Result{f.SPF.result(), f.IPRev.result()}
+	var results []authres.Result
+	if !f.Collected {
+		results = append(results, f.SPF.result(), f.IPRev.result())
+	}
 	if len(f.DKIM) == 0 {
 		results = append(results, &authres.GenericResult{Method: "dkim", Value: authres.ResultNone})
 	}

@@ -219,6 +219,22 @@ func aligned(author, other string, mode dmarc.AlignmentMode) bool {
 	return mode != dmarc.AlignmentStrict && organisation(author) == organisation(other)
 }
 
+// Vouches says whether SPF or DKIM shows that a message is from a domain, in the relaxed way of DMARC, whatever the domain's
+// policy.
+func (f *Findings) Vouches(domain string) bool {
+	domain, ok := asciiDomain(domain)
+	if !ok {
+		return false
+	}
+	if f.SPF.Result == authres.ResultPass && aligned(domain, f.SPF.Domain, dmarc.AlignmentRelaxed) {
+		return true
+	}
+	return slices.ContainsFunc(f.DKIM, func(d DKIMFinding) bool {
+		signer, ok := asciiDomain(d.Domain)
+		return ok && d.Result == authres.ResultPass && aligned(domain, signer, dmarc.AlignmentRelaxed)
+	})
+}
+
 // milder is the policy for the mail that pct leaves out (RFC 7489 §6.6.4).
 func milder(policy string) string {
 	if policy == "reject" {

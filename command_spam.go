@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"path/filepath"
+	"strings"
+)
+
+func spamCommands() []command {
+	return []command{
+		{name: "spam status", about: "tell what the spam filter has learned, and whom else it asks", flags: listFlags, run: spamStatus},
+		{name: "spam train", about: "let the spam filter learn from a folder of messages, a file each",
+			more: "Nobody need do that: it learns from what people move into and out of Junk. What was learned before is not learned again.",
+			flags: func(fs *flag.FlagSet, o *options) {
+				dataFlag(fs, o)
+				fs.StringVar(&o.spam, "spam", "", "the folder `DIR` holds unwanted mail")
+				fs.StringVar(&o.ham, "ham", "", "the folder `DIR` holds wanted mail")
+			}, run: spamTrain},
+		{name: "spam forget", about: "let the spam filter forget all that it has learned", flags: dataFlag, run: spamForget},
+	}
+}
+
+func spamStatus(ctx context.Context, c *call) error {
+	a, err := c.order(ctx, order{Do: "spam status"})
+	if err != nil {
+		return err
+	}
+	s := a.Spam
+	if c.opt.json {
+		return c.sayJSON(s)
+	}
+	c.say("Learned   %d unwanted and %d wanted messages", s.Unwanted, s.Wanted)
+	if s.Unwanted < s.Needed || s.Wanted < s.Needed {
+		c.say("          Words are judged from %d of each kind on. Until then only rules are.", s.Needed)
+	}
+	c.say("Senders   %d are known to somebody here", s.Senders)
+	c.say("DNS lists %s", orNone(strings.Join(s.Lists, " ")))
+	greylist := "off"
+	if s.Greylist {
+		greylist = "on"
+	}
+	c.say("Greylist  %s", greylist)
+	c.say("Milter    %s", orNone(s.Milter))
+	return nil
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "none"
+	}
+	return s
+}
+
+func spamTrain(ctx context.Context, c *call) error {
+	if (c.opt.ham == "") == (c.opt.spam == "") {
+		return &usageError{"spam train takes either --spam DIR or --ham DIR"}
+	}
+	dir, err := filepath.Abs(c.opt.ham + c.opt.spam)
+	if err != nil {
+		return fmt.Errorf("finding the folder: %w", err)
+	}
+	o := order{Do: "spam train", Dir: dir, Spam: c.opt.spam != ""}
+	for learned := 0; ; {
+		a, err := c.order(ctx, o)
+		if err != nil {
+			return err
+		}
+		if learned += a.Count; !a.More {
+			c.say("%s learned; in all %d unwanted and %d wanted.", messagesText(int64(learned)), a.Spam.Unwanted, a.Spam.Wanted)
+			return nil
+		}
+	}
+}
+
+func spamForget(ctx context.Context, c *call) error {
+	if _, err := c.order(ctx, order{Do: "spam forget"}); err != nil {
+		return err
+	}
+	c.say("The spam filter has forgotten what it had learned.")
+	return nil
+}
