@@ -170,7 +170,7 @@ type collectBook struct {
 
 // collectTables is the file's form.
 type collectTables struct {
-	Sources []CollectSource `toml:"source"`
+	Sources []CollectSource `toml:"source,omitempty"`
 }
 
 // list gives all sources as the file has them now. An error names the line and the field.
