@@ -97,8 +97,15 @@ func commandLines(list []command) string {
 	return out.String()
 }
 
+// helpColumn is where the words about a command begin, counted from its name; a longer one has them on the next line.
+const helpColumn = 40
+
+// helpLine is a command with the words about it.
 func helpLine(words, about string) string {
-	return fmt.Sprintf("  appliance %-40s %s\n", words, about)
+	if len(words) > helpColumn {
+		return fmt.Sprintf("  appliance %s\n  %*s %s\n", words, helpColumn+len("appliance "), "", about)
+	}
+	return fmt.Sprintf("  appliance %-*s %s\n", helpColumn, words, about)
 }
 
 // usage is the whole help about a command.
