@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -238,15 +239,25 @@ func startProgram(t *testing.T, name string, args ...string) {
 	})
 }
 
-// freeUDP finds a port.
+// freeUDP finds a port that is free for UDP and for TCP, below those that systems give to clients.
 func freeUDP(t *testing.T) int {
 	t.Helper()
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		at := fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(21000))
+		conn, err := net.ListenPacket("udp", at)
+		if err != nil {
+			continue
+		}
+		conn.Close()
+		l, err := net.Listen("tcp", at)
+		if err != nil {
+			continue
+		}
+		l.Close()
+		return l.Addr().(*net.TCPAddr).Port
 	}
-	defer conn.Close()
-	return conn.LocalAddr().(*net.UDPAddr).Port
+	t.Fatal("no port is free")
+	return 0
 }
 
 // untilTrue waits for something that another program does.
