@@ -38,9 +38,11 @@ const (
 // connLimits are the numbers that keep hostile and dead clients from holding
 // what others need. Zero fields take the default.
 type connLimits struct {
-	Total   int // connections in all, default 1,000
-	PerAddr int // from one address (IPv6: one /64), default 50
-	PerLAN  int // from one loopback or private address, default 200
+	Total       int // connections in all, default 1,000
+	PerProtocol int // of them to the ports of one protocol, default 600: a flood on one leaves the others open
+	Spare       int // beyond both for loopback and private addresses, default 200: a flood from outside locks nobody in the house out
+	PerAddr     int // of one protocol from one address (IPv6: one /64), default 50
+	PerLAN      int // of one protocol from one loopback or private address, default 200
 
 	Handshake time.Duration // a TLS handshake in all, default 30 s
 	PreLogin  time.Duration // silence before login, default 60 s
@@ -56,6 +58,8 @@ type connLimits struct {
 // withDefaults fills in what is zero.
 func (l connLimits) withDefaults() connLimits {
 	setDefault(&l.Total, 1000)
+	setDefault(&l.PerProtocol, 600)
+	setDefault(&l.Spare, 200)
 	setDefault(&l.PerAddr, 50)
 	setDefault(&l.PerLAN, 200)
 	setDefault(&l.Handshake, 30*time.Second)
@@ -78,27 +82,29 @@ func setDefault[T int | int64 | time.Duration](v *T, def T) {
 
 // connEnv is what all connections of a process have in common.
 type connEnv struct {
-	limits   connLimits
-	tls      *tls.Config
-	accounts *Accounts
-	throttle *Throttle
-	readers  sync.Pool     // *bufio.Reader
-	writers  sync.Pool     // *bufio.Writer
-	packers  sync.Pool     // *packer
-	copiers  sync.Pool     // *[copySize]byte
-	closing  chan struct{} // closed when the shutdown begins
+	limits    connLimits
+	tls       *tls.Config
+	accounts  *Accounts
+	throttle  *Throttle
+	strangers *Strangers
+	readers   sync.Pool     // *bufio.Reader
+	writers   sync.Pool     // *bufio.Writer
+	packers   sync.Pool     // *packer
+	copiers   sync.Pool     // *[copySize]byte
+	closing   chan struct{} // closed when the shutdown begins
 }
 
 func newConnEnv(limits connLimits, tlsConfig *tls.Config, accounts *Accounts, now func() time.Time) *connEnv {
 	return &connEnv{
-		limits:   limits.withDefaults(),
-		tls:      serveCertificates(tlsConfig),
-		accounts: accounts,
-		throttle: NewThrottle(now),
-		readers:  sync.Pool{New: func() any { return bufio.NewReaderSize(nil, readerSize) }},
-		writers:  sync.Pool{New: func() any { return bufio.NewWriterSize(nil, writerSize) }},
-		copiers:  sync.Pool{New: func() any { return new([copySize]byte) }},
-		closing:  make(chan struct{}),
+		limits:    limits.withDefaults(),
+		tls:       serveCertificates(tlsConfig),
+		accounts:  accounts,
+		throttle:  NewThrottle(now),
+		strangers: NewStrangers(now),
+		readers:   sync.Pool{New: func() any { return bufio.NewReaderSize(nil, readerSize) }},
+		writers:   sync.Pool{New: func() any { return bufio.NewWriterSize(nil, writerSize) }},
+		copiers:   sync.Pool{New: func() any { return new([copySize]byte) }},
+		closing:   make(chan struct{}),
 	}
 }
 

@@ -157,7 +157,7 @@ func lineServer(implicit bool, f func(c *Conn, line string) bool) []portSpec {
 			}
 		}
 	}
-	return []portSpec{{1, "line", implicit, serve, "busy\r\n"}}
+	return []portSpec{{1, "line", implicit, serve, "busy: "}}
 }
 
 func errKind(err error) string {
@@ -384,7 +384,7 @@ func TestConnectionCaps(t *testing.T) {
 		}
 		kept = append(kept, c)
 	}
-	if got := readAll(t, s.dial(t, "line")); got != "busy\r\n" {
+	if got := readAll(t, s.dial(t, "line")); got != "busy: Too many connections from your address, try again later\r\n" {
 		t.Errorf("third connection: %q", got)
 	}
 	kept[0].Close()

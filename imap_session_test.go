@@ -357,7 +357,7 @@ func TestAnnounceLeavesLaterChanges(t *testing.T) {
 func BenchmarkIMAPIdleSession(b *testing.B) {
 	const sessions = 500
 	s := startIMAP(b)
-	s.env.limits.Total, s.env.limits.PerLAN = 2*sessions, 2*sessions
+	s.env.limits.Total, s.env.limits.PerProtocol, s.env.limits.PerLAN = 2*sessions, 2*sessions, 2*sessions
 	mustAdd(b, s.Accounts, "idle@home.lan", imapPassword)
 	for b.Loop() {
 		before := heapAndStacks()

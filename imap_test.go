@@ -50,7 +50,7 @@ func startIMAPWith(t testing.TB, set func(*Protocols)) *imapServer {
 	}
 	p := &Protocols{Accounts: openTestAccounts(t, ""), Store: store, MaxSize: 1 << 20}
 	store.quota = p.Accounts.Quota
-	p.specs = []portSpec{{143, "imap", false, serveIMAP, "* BYE busy\r\n"}, {993, "imaps", true, serveIMAP, ""}}
+	p.specs = []portSpec{{143, "imap", false, serveIMAP, "* BYE "}, {993, "imaps", true, serveIMAP, ""}}
 	set(p)
 	s := &imapServer{startPorts(t, p), store}
 	t.Cleanup(func() { // before goroutines are counted

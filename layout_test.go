@@ -43,7 +43,7 @@ const layout = `
 	settings: naming tomlfile
 	accounts (password scram): address naming tomlfile maildir mailstate
 	tls: address maildir
-	conn (throttle inflate): accounts
+	conn (throttle strangers inflate): accounts
 	sasl: accounts conn
 	dkim: resolver mailbox.plainName maildir address.ErrBadAddress
 	received: address message

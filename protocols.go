@@ -16,6 +16,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -34,15 +35,18 @@ type portSpec struct {
 	name     string
 	implicit bool                                             // TLS from the start
 	serve    func(ctx context.Context, c *Conn, p *Protocols) // one session, from the greeting on
-	busy     string                                           // what a client over the caps is told
+	busy     string                                           // what a client is told that is not admitted, before the reason
 }
+
+// protocol gives the port's protocol, the same with TLS from the start and without.
+func (s portSpec) protocol() string { return strings.TrimSuffix(s.name, "s") }
 
 // portTable lists what is opened, in the order in which it is reported.
 func portTable() []portSpec {
 	const (
-		smtpBusy = "421 4.7.0 Too many connections, try again later\r\n"
-		pop3Busy = "-ERR [SYS/TEMP] too many connections, try again later\r\n"
-		imapBusy = "* BYE [UNAVAILABLE] Too many connections, try again later\r\n"
+		smtpBusy = "421 4.7.0 "
+		pop3Busy = "-ERR [SYS/TEMP] "
+		imapBusy = "* BYE [UNAVAILABLE] "
 	)
 	return []portSpec{
 		{25, "smtp", false, serveSMTP, smtpBusy},
@@ -77,24 +81,31 @@ type Protocols struct {
 	// is delivered. Nil takes all.
 	Judge func(ctx context.Context, m *ReceivedMail) (Verdict, error)
 
-	limits   connLimits                                 // zero: the defaults
-	anyPort  bool                                       // take free ports in place of the table's numbers
-	listen   func(address string) (net.Listener, error) // nil: listenTCP
-	specs    []portSpec                                 // nil: portTable
-	progress time.Duration                              // between two INPROGRESS of IMAP, 0: 10 s
-	aging    time.Duration                              // between two looks of IMAP at what comes of an age, 0: 10 s
-	wrapConn func(net.Conn) net.Conn                    // what is put around a connection that was accepted, nil: nothing
+	limits   connLimits                                  // zero: the defaults
+	anyPort  bool                                        // take free ports in place of the table's numbers
+	listen   func(address string) (net.Listener, error)  // nil: listenTCP
+	specs    []portSpec                                  // nil: portTable
+	progress time.Duration                               // between two INPROGRESS of IMAP, 0: 10 s
+	aging    time.Duration                               // between two looks of IMAP at what comes of an age, 0: 10 s
+	wrapConn func(net.Conn) net.Conn                     // what is put around a connection that was accepted, nil: nothing
+	wait     func(*Conn, context.Context, time.Duration) // of who is in the tarpit, nil: Conn.pause
 	env      *connEnv
 	text     *textFeeder // of SEARCH; nil: there is none
 	open     []openPort
 	lastConn atomic.Uint64
 	visitor  atomic.Int64 // second in which somebody from the internet came to the SMTP port by IPv4, 0: never
-	lastBusy atomic.Int64 // second in which a connection over the caps was logged
 
-	mu      sync.Mutex
-	conns   map[*Conn]struct{}
-	perAddr map[netip.Addr]int
-	running sync.WaitGroup // accept loops and sessions
+	mu          sync.Mutex
+	conns       map[*Conn]struct{}
+	perProtocol map[string]int
+	perAddr     map[connSource]int
+	running     sync.WaitGroup // accept loops and sessions
+}
+
+// connSource is what connections are counted by.
+type connSource struct {
+	protocol string
+	remote   netip.Addr // by throttlePrefix
 }
 
 // openPort is a port of the table that is bound.
@@ -149,13 +160,16 @@ func (p *Protocols) prepare() {
 	if p.listen == nil {
 		p.listen = listenTCP
 	}
+	if p.wait == nil {
+		p.wait = (*Conn).pause
+	}
 	p.env = newConnEnv(p.limits, p.TLS, p.Accounts, p.Now)
 	if p.Store != nil {
 		p.text = newTextFeeder()
 		p.Store.OnArrival(p.text.arrived)
 	}
 	p.conns = map[*Conn]struct{}{}
-	p.perAddr = map[netip.Addr]int{}
+	p.perProtocol, p.perAddr = map[string]int{}, map[connSource]int{}
 }
 
 // bind opens all ports of the table, or none.
@@ -297,15 +311,14 @@ func (p *Protocols) admit(ctx context.Context, spec portSpec, raw net.Conn) {
 	if spec.name == "smtp" && c.Remote.Unmap().Is4() && !isNear(c.Remote) {
 		p.visitor.Store(p.Now().Unix())
 	}
-	switch p.enter(c) {
-	case errTooMany:
-		p.logTooMany(c, spec)
-		refuse(spec, raw)
-	case ErrShutdown:
-		_ = raw.Close()
-	default:
-		p.running.Go(func() { p.session(ctx, spec, c) })
+	if reason := p.enter(c, spec.protocol()); reason != "" {
+		if p.env.strangers.Tell(c.Remote) {
+			c.Log.Warn("rejected", "protocol", spec.name, "reason", reason)
+		}
+		refuse(spec, reason, raw)
+		return
 	}
+	p.running.Go(func() { p.session(ctx, spec, c) })
 }
 
 // Visitor gives when somebody from beyond the LAN connected to the SMTP port by IPv4 last: the way in is open. Zero: nobody
@@ -317,59 +330,57 @@ func (p *Protocols) Visitor() time.Time {
 	return time.Time{}
 }
 
-// logTooMany logs a connection over the caps, once a second at most: a flood of
-// them is not to fill the disk.
-func (p *Protocols) logTooMany(c *Conn, spec portSpec) {
-	now := time.Now().Unix()
-	if p.lastBusy.Swap(now) != now {
-		c.Log.Warn("rejected", "protocol", spec.name, "reason", errTooMany.Error())
-	}
-}
-
-var errTooMany = errors.New("too many connections")
-
-// enter counts a connection, or says why it is not admitted.
-func (p *Protocols) enter(c *Conn) error {
-	key := throttlePrefix(c.Remote)
-	limit := p.env.limits.PerAddr
-	if c.Remote.IsLoopback() || c.Remote.IsPrivate() || c.Remote.IsLinkLocalUnicast() {
-		limit = p.env.limits.PerLAN
+// enter counts a connection, or says in words why it is not admitted.
+func (p *Protocols) enter(c *Conn, protocol string) (reason string) {
+	source := connSource{protocol, throttlePrefix(c.Remote)}
+	limits, near := p.env.limits, isNear(c.Remote)
+	perAddr, spare := limits.PerAddr, 0
+	if near {
+		perAddr, spare = limits.PerLAN, limits.Spare
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if c.Closing() {
-		return ErrShutdown
-	}
-	if len(p.conns) >= p.env.limits.Total || p.perAddr[key] >= limit {
-		return errTooMany
+	switch {
+	case c.Closing():
+		return "The server is shutting down"
+	case len(p.conns) >= limits.Total+spare || p.perProtocol[protocol] >= limits.PerProtocol+spare:
+		return "Too many connections"
+	case p.perAddr[source] >= perAddr:
+		return "Too many connections from your address"
+	case protocol == "smtp" && !near:
+		if reason := p.env.strangers.Connect(c.Remote); reason != "" {
+			return reason
+		}
 	}
 	p.conns[c] = struct{}{}
-	p.perAddr[key]++
-	return nil
+	p.perProtocol[protocol]++
+	p.perAddr[source]++
+	return ""
 }
 
-func (p *Protocols) leave(c *Conn) {
-	key := throttlePrefix(c.Remote)
+func (p *Protocols) leave(c *Conn, protocol string) {
+	source := connSource{protocol, throttlePrefix(c.Remote)}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.conns, c)
-	if p.perAddr[key]--; p.perAddr[key] == 0 {
-		delete(p.perAddr, key)
+	p.perProtocol[protocol]--
+	if p.perAddr[source]--; p.perAddr[source] == 0 {
+		delete(p.perAddr, source)
 	}
 }
 
-// refuse tells a client that it is one too many, where it can be told without a
+// refuse tells a client why it is not admitted, where it can be told without a
 // handshake. The line fits into the empty send buffer, so nothing waits.
-func refuse(spec portSpec, raw net.Conn) {
+func refuse(spec portSpec, reason string, raw net.Conn) {
 	if !spec.implicit && raw.SetWriteDeadline(time.Now().Add(time.Second)) == nil {
-		_, _ = raw.Write([]byte(spec.busy)) // it is closed in any case
+		_, _ = fmt.Fprintf(raw, "%s%s, try again later\r\n", spec.busy, reason) // it is closed in any case
 	}
 	_ = raw.Close()
 }
 
 // session runs one session from the handshake to the close.
 func (p *Protocols) session(ctx context.Context, spec portSpec, c *Conn) {
-	defer p.leave(c)
+	defer p.leave(c, spec.protocol())
 	defer c.Close()
 	defer recoverSession(c, spec.name)
 	if spec.implicit {

@@ -29,6 +29,7 @@ const smtpMaxRecipients = 500
 func serveSMTP(ctx context.Context, c *Conn, p *Protocols) {
 	c.SetIdle(smtpIdle)
 	c.raw.setEnd(time.Time{}) // nobody logs in here; smtpSession.expired sees to it
+	tarpit(ctx, c, p)         // before the greeting
 	runSMTP(ctx, c, p, false)
 }
 
@@ -49,6 +50,7 @@ type smtpSession struct {
 	account  string // who has logged in, "" for nobody
 	failures int    // logins that failed
 	since    time.Time
+	away     bool // a stranger who has to go
 
 	running sync.WaitGroup // Data
 	mu      sync.Mutex     // of what follows; Data may run beside the commands
@@ -153,6 +155,9 @@ func (s *smtpSession) Mail(from string, opts *smtp.MailOptions) error {
 	case opts.Size > s.p.MaxSize:
 		return s.refuse(552, smtp.EnhancedCode{5, 3, 4}, "A message is %d octets at most", s.p.MaxSize)
 	}
+	if err := s.tooFast(); err != nil {
+		return err
+	}
 	env, err := s.envelope(opts)
 	if err != nil {
 		return err
@@ -219,11 +224,14 @@ func (s *smtpSession) Rcpt(to string, opts *smtp.RcptOptions) error {
 	case errors.Is(err, ErrNotLocal):
 		return s.outside(addr, opts)
 	case errors.Is(err, ErrNoUser):
-		return s.refuse(550, smtp.EnhancedCode{5, 1, 1}, "There is no %s here", addr)
+		return s.unknown(addr)
 	case err != nil:
 		return s.failed("resolving a recipient", err)
 	}
 	if err := s.room(addr, accounts); err != nil {
+		return err
+	}
+	if err := s.tooMany(); err != nil {
 		return err
 	}
 	s.mail.add(addr, accounts, opts)
@@ -245,6 +253,7 @@ func (s *smtpSession) notLocal(addr Address) error {
 		return s.refuse(550, smtp.EnhancedCode{5, 7, 1}, "%s: this appliance sends to no other domains, only to addresses at %s",
 			addr, someDomains(s.p.Accounts.Domains()))
 	}
+	s.harvested()
 	return s.refuse(550, smtp.EnhancedCode{5, 7, 1}, "%s: relaying denied, mail for %s is not kept here", addr, addr.Domain)
 }
 

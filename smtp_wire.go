@@ -337,9 +337,15 @@ func (w *smtpWire) readLine() {
 
 // ready waits for a line to begin.
 func (w *smtpWire) ready() error {
+	if !w.s.submission {
+		tarpit(w.s.ctx, w.c, w.p)
+	}
 	switch {
 	case w.c.Closing():
 		return ErrShutdown
+	case w.s.away:
+		w.hangUp("421 4.7.0 Your address has asked for too many people who are not here, try again later")
+		return io.EOF
 	case w.s.expired():
 		w.hangUp("421 4.4.2 This session has taken too long, closing")
 		return io.EOF
@@ -527,6 +533,8 @@ func (w *smtpWire) edit(line string) {
 	case line == "250-SMTPUTF8" && w.c.TLS() != nil && w.s.sendsOut():
 		w.answer(line)
 		line = "250-REQUIRETLS" // RFC 8689 §2: only under TLS
+	case strings.HasPrefix(line, "421 "):
+		w.ended = true
 	case line == "250 SIZE":
 		line = "250 SIZE " + strconv.FormatInt(w.p.MaxSize, 10)
 	}
@@ -540,6 +548,7 @@ func (w *smtpWire) edit(line string) {
 func (w *smtpWire) answer(line string) {
 	if strings.HasPrefix(line, "5") {
 		w.errors++
+		w.s.mistaken()
 	}
 	_, _ = w.c.Writer().WriteString(line + "\r\n")
 }
