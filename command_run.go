@@ -149,7 +149,7 @@ func (h *house) newSender(adjust func(*Sender)) *Sender {
 func (h *house) openOutbound(sender *Sender, adjust func(*OutboundConfig)) (*Outbound, error) {
 	cfg := OutboundConfig{
 		QueueDir: h.data.queue(), Accounts: h.accounts, Store: h.store, Sender: sender,
-		Hostname: h.hostname, PerHour: h.sendsPerHour(), Log: h.log,
+		Hostname: h.hostname, PerHour: h.sendsPerHour(), Sent: h.data.sent(), Log: h.log,
 	}
 	if adjust != nil {
 		adjust(&cfg)

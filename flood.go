@@ -13,8 +13,10 @@ type FloodLimit struct {
 	exceeded func(account string)
 	now      func() time.Time
 
-	mu     sync.Mutex
-	people map[string]*floodCount // by account
+	writing sync.Mutex // held while the file is written; taken before mu
+	mu      sync.Mutex
+	file    *floodFile             // nil: nothing is kept
+	people  map[string]*floodCount // by account
 }
 
 const (
@@ -54,6 +56,7 @@ func (l *FloodLimit) Take(account string) bool {
 	ok := sum < l.perHour
 	if ok {
 		c.slots[c.last%floodSlots]++
+		l.changed()
 	}
 	tell := !ok && (c.told.IsZero() || now.Sub(c.told) >= floodTellGap)
 	if tell {
@@ -61,6 +64,7 @@ func (l *FloodLimit) Take(account string) bool {
 	}
 	l.mu.Unlock()
 	if tell {
+		l.write()
 		l.exceeded(account)
 	}
 	return ok
@@ -78,6 +82,7 @@ func (l *FloodLimit) GiveBack(account string, n int) {
 		return
 	}
 	c.advance(l.now())
+	l.changed()
 	for i := range c.slots { // the newest first
 		slot := &c.slots[(c.last+floodSlots-int64(i))%floodSlots]
 		taken := min(n, *slot)
@@ -88,7 +93,7 @@ func (l *FloodLimit) GiveBack(account string, n int) {
 
 // advance forgets what is older than an hour, and gives the sum of the rest. A clock that was set back forgets nothing.
 func (c *floodCount) advance(now time.Time) (sum int) {
-	slot := now.UnixNano() / int64(floodSlot)
+	slot := floodSlotOf(now)
 	if slot-c.last >= floodSlots {
 		c.slots = [floodSlots]int{}
 		c.last = slot
@@ -96,8 +101,15 @@ func (c *floodCount) advance(now time.Time) (sum int) {
 	for ; c.last < slot; c.last++ {
 		c.slots[(c.last+1)%floodSlots] = 0
 	}
+	return c.sum()
+}
+
+func (c *floodCount) sum() (sum int) {
 	for _, n := range c.slots {
 		sum += n
 	}
 	return sum
 }
+
+// floodSlotOf gives the number of the slot of a time.
+func floodSlotOf(t time.Time) int64 { return t.UnixNano() / int64(floodSlot) }

@@ -54,7 +54,7 @@ const layout = `
 	relay: send resolver address naming tomlfile maildir.writeFileAtomic
 	notice:
 	queue: send envelope mailbox maildir conn.clip message notice
-	flood:
+	flood: maildir.writeFileAtomic
 	outbox: accounts address mailbox mailstate message notice queue send
 	outbound: outbox accounts address mailbox mailstate message send queue envelope flood notice foldername
 

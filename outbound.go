@@ -25,7 +25,8 @@ type OutboundConfig struct {
 	Store    *Store
 	Sender   *Sender
 	Hostname string
-	PerHour  int // recipients elsewhere that one person may write to within an hour
+	PerHour  int    // recipients elsewhere that one person may write to within an hour
+	Sent     string // DATA/sent.json, how many it were; "": a restart forgets it
 	Log      *slog.Logger
 	Now      func() time.Time // nil: time.Now
 }
@@ -45,6 +46,9 @@ func OpenOutbound(cfg OutboundConfig) (*Outbound, error) {
 	}
 	o := &Outbound{cfg: cfg}
 	o.Flood = NewFloodLimit(cfg.PerHour, o.tellOfFlood, cfg.Now)
+	if cfg.Sent != "" {
+		o.Flood.Remember(cfg.Sent, cfg.Log)
+	}
 	o.boxes = &outboxes{accounts: cfg.Accounts, store: cfg.Store, hostname: cfg.Hostname, log: cfg.Log, now: cfg.Now,
 		wake: make(chan struct{}, 1), boxes: map[string]*outbox{}, changes: map[string]QueueEntry{}, looks: map[string]bool{}}
 	var err error
@@ -65,6 +69,7 @@ func (o *Outbound) Run(ctx context.Context) {
 	defer end()
 	o.Queue.Run(ctx)
 	o.cfg.Sender.Close()
+	o.Flood.Close()
 }
 
 // destination groups what waits: all mailboxes here are one.

@@ -162,7 +162,7 @@ func (w *outWorld) reopen(port int) {
 	if w.adjust != nil {
 		w.adjust(sender)
 	}
-	out, err := OpenOutbound(OutboundConfig{QueueDir: w.dir, Accounts: w.Accounts, Store: w.Store, Sender: sender, Hostname: "mail.test", PerHour: 5, Log: slog.New(slog.NewTextHandler(w.log, nil))})
+	out, err := OpenOutbound(OutboundConfig{QueueDir: w.dir, Accounts: w.Accounts, Store: w.Store, Sender: sender, Hostname: "mail.test", PerHour: 5, Sent: filepath.Join(filepath.Dir(w.dir), "sent.json"), Log: slog.New(slog.NewTextHandler(w.log, nil))})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -398,6 +398,10 @@ func TestOutboundFlood(t *testing.T) {
 	c.send("MAIL FROM:<ann@test.lan>\r\nRCPT TO:<g@friends.test>\r\n")
 	c.expect("250 ", "451 4.7.1 ")
 	w.empty()
+	w.reopen(w.next.port) // a restart does not begin a new hour
+	c = w.login()
+	c.send("MAIL FROM:<ann@test.lan>\r\nRCPT TO:<h@friends.test>\r\n")
+	c.expect("250 ", "451 4.7.1 ")
 	got := w.inboxOf(t, "ann@test.lan") // she is the owner
 	if len(got) != 1 || !strings.Contains(got[0], "Subject: ann@test.lan has sent very much mail") {
 		t.Errorf("the owner has: %q", got)

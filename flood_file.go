@@ -1,0 +1,113 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"time"
+)
+
+// floodSave is how long what was sent may be on its way into the file: a crash forgets no more.
+const floodSave = time.Minute
+
+// floodFile is where a FloodLimit keeps its counts, so that a restart does not begin a new hour.
+type floodFile struct {
+	path  string
+	log   *slog.Logger
+	timer *time.Timer // the next writing; nil: nothing has changed
+}
+
+// floodRecord is what the file holds of one person.
+type floodRecord struct {
+	Slots [floodSlots]int `json:"slots"` // recipients, a slot being five minutes
+	Last  int64           `json:"last"`  // number of the newest slot, counted from the epoch
+	Told  time.Time       `json:"told"`  // when the owner was told
+}
+
+// Remember takes over what the file at path tells, and keeps it up to date: a minute after something was sent, when somebody
+// reaches the limit, and at Close. Without a file, or with one that is damaged, nobody has sent anything. To be called before
+// the first use.
+func (l *FloodLimit) Remember(path string, log *slog.Logger) {
+	l.file = &floodFile{path: path, log: log}
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	people := map[string]floodRecord{}
+	if err == nil {
+		err = json.Unmarshal(text, &people)
+	}
+	if err != nil {
+		log.Warn("how much mail people have sent this hour is forgotten: the file cannot be read", "path", path, "error", err)
+		return
+	}
+	now := l.now()
+	for account, r := range people {
+		c := &floodCount{slots: r.Slots, last: r.Last, told: r.Told}
+		c.notAfter(now)
+		l.people[account] = c
+	}
+}
+
+// notAfter makes a count that a wrong clock has put into the future one of this moment, so that it ends within the hour.
+func (c *floodCount) notAfter(now time.Time) {
+	if slot := floodSlotOf(now); c.last > slot {
+		sum := c.sum()
+		c.slots, c.last = [floodSlots]int{}, slot
+		c.slots[slot%floodSlots] = sum
+	}
+	if c.told.After(now) {
+		c.told = now
+	}
+}
+
+// changed has the file written after a while; the lock is held.
+func (l *FloodLimit) changed() {
+	if l.file != nil && l.file.timer == nil {
+		l.file.timer = time.AfterFunc(floodSave, l.write)
+	}
+}
+
+// write writes the file, of those who have sent something within the hour or of whom the owner was told within the day.
+func (l *FloodLimit) write() {
+	l.writing.Lock() // the newest last
+	defer l.writing.Unlock()
+	l.mu.Lock()
+	if l.file == nil {
+		l.mu.Unlock()
+		return
+	}
+	if l.file.timer != nil {
+		l.file.timer.Stop()
+		l.file.timer = nil
+	}
+	now := l.now()
+	people := map[string]floodRecord{}
+	for account, c := range l.people {
+		if c.advance(now) > 0 || now.Sub(c.told) < floodTellGap {
+			people[account] = floodRecord{c.slots, c.last, c.told}
+		} else {
+			delete(l.people, account)
+		}
+	}
+	l.mu.Unlock()
+	text, err := json.Marshal(people)
+	if err == nil {
+		err = writeFileAtomic(l.file.path, text)
+	}
+	if err != nil {
+		l.file.log.Warn("how much mail people have sent this hour cannot be written", "path", l.file.path, "error", err)
+	}
+}
+
+// Close writes what has changed.
+func (l *FloodLimit) Close() {
+	l.mu.Lock()
+	pending := l.file != nil && l.file.timer != nil
+	l.mu.Unlock()
+	if pending {
+		l.write()
+	}
+}
