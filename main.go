@@ -15,7 +15,7 @@
 //	tomlfile.go             the files that people edit
 //	tls.go, tls_sign.go     the local certificate authority, the one tls.Config
 //	protocols.go            the table of ports, accept loops, caps, shutdown
-//	conn*.go, throttle.go   what all sessions share
+//	conn*.go, throttle.go, strangers.go  what all sessions share
 //	sasl*.go                logging in, the same for all protocols
 //	smtp*.go, pop3.go       one session type each
 //	imap*.go                the IMAP session, a family
@@ -25,7 +25,7 @@
 //	maildir*.go, foldername.go, uidlist.go, keywords*.go, subscriptions.go, attributes.go, acl.go
 //	                        its files, as Dovecot has them too
 //	flagjournal.go          flags that file names are still to get
-//	queue*.go, envelope.go, outbound*.go, outbox*.go, flood.go, notice.go  mail that waits for other servers
+//	queue*.go, envelope.go, outbound*.go, outbox*.go, flood*.go, notice.go  mail that waits for other servers
 //	send*.go, relay.go, dkim.go, resolver*.go  the way there, directly or by a relay; signatures; the DNS
 //	spam*.go                whether it is wanted
 //	verify*.go, received.go  where mail that arrives comes from

@@ -141,9 +141,14 @@ type outWorld struct {
 
 func openOutWorld(t testing.TB) *outWorld {
 	t.Helper()
+	return openOutWorldOf(t, &Protocols{})
+}
+
+// openOutWorldOf is openOutWorld with ports of one's own.
+func openOutWorldOf(t testing.TB, p *Protocols) *outWorld {
+	t.Helper()
 	w := &outWorld{t: t, dir: filepath.Join(t.TempDir(), "queue"), next: startNextServer(t)}
 	w.dns = startDNS(t, "friends.test. MX 10 mx.friends.test.\nmx.friends.test. A 127.0.0.1\nnothing.test. MX 0 .")
-	p := &Protocols{}
 	accounts := openTestAccounts(t, transcriptAccounts(t))
 	w.portServer = transcriptServer(t, p)
 	w.Accounts, w.env.accounts = accounts, accounts

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/bcrypt"
 )
@@ -83,7 +84,7 @@ func runTranscripts(t *testing.T, dir string) {
 			verifier := &Verifier{Resolver: play.dns.Resolver, Hostname: func() string { return "mail.test" }}
 			var filter *SpamFilter
 			judge := func(ctx context.Context, m *ReceivedMail) (Verdict, error) { return filter.Judge(ctx, m) }
-			play.server = transcriptServer(t, &Protocols{wrapConn: play.wrap, Judge: judge})
+			play.server = transcriptServer(t, &Protocols{wrapConn: play.wrap, wait: noWait, Judge: judge})
 			filter = testSpamFilter(t, SpamConfig{Verifier: verifier, Store: play.server.Store, IsLocalDomain: play.server.Accounts.IsLocalDomain})
 			for i, line := range strings.Split(string(text), "\n") {
 				play.place = fmt.Sprintf("%s:%d: %s", file, i+1, line)
@@ -92,6 +93,9 @@ func runTranscripts(t *testing.T, dir string) {
 		})
 	}
 }
+
+// noWait makes a tarpit that holds nobody.
+func noWait(*Conn, context.Context, time.Duration) {}
 
 // transcript is one that is being played.
 type transcript struct {
