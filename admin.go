@@ -25,8 +25,10 @@ type order struct {
 	Source    *CollectSource `json:"source,omitempty"`    // its password is Password
 	Host      string         `json:"host,omitempty"`      // of an account elsewhere
 	Login     string         `json:"login,omitempty"`
-	Dir       string         `json:"dir,omitempty"`  // to learn from
-	Spam      bool           `json:"spam,omitempty"` // what lies there is unwanted
+	Dir       string         `json:"dir,omitempty"`     // to learn from
+	Spam      bool           `json:"spam,omitempty"`    // what lies there is unwanted
+	Own       OwnFiles       `json:"own,omitzero"`      // of a certificate that a person brings
+	OwnPEM    []byte         `json:"own_pem,omitempty"` // what is in them
 }
 
 // answer is what became of an order.
@@ -49,9 +51,10 @@ type answer struct {
 	list    func(w io.Writer) error
 	text    []byte // the listing itself, where the answer has come to
 
-	Facts *DoctorFacts `json:"facts,omitempty"`
-	Spam  *SpamStatus  `json:"spam,omitempty"`
-	More  bool         `json:"more,omitempty"` // it is not all done yet
+	Facts        *DoctorFacts       `json:"facts,omitempty"`
+	Spam         *SpamStatus        `json:"spam,omitempty"`
+	More         bool               `json:"more,omitempty"` // it is not all done yet
+	Certificates []CertificateState `json:"certificates,omitempty"`
 
 	Used  Quota `json:"used,omitzero"`  // what a maildrop holds
 	Limit Quota `json:"limit,omitzero"` // what it may hold
@@ -73,6 +76,7 @@ type admin struct {
 	sender    *Sender                     // tries relays
 	collector *Collector                  // nil: nothing is collected
 	spam      func() (*SpamFilter, error) // opens it, if it is not open
+	tls       *tlsAdmin
 	log       *slog.Logger
 }
 
@@ -120,6 +124,11 @@ func (ad *admin) perform(o order) (answer, error) {
 			ad.check.Learn(o.Diagnosis)
 		}
 		return answer{}, nil
+	}
+	if verb, ok := strings.CutPrefix(o.Do, "tls "); ok {
+		if a, known, err := ad.tls.perform(verb, o); known {
+			return a, err
+		}
 	}
 	if verb, ok := strings.CutPrefix(o.Do, "queue "); ok {
 		if a, known, err := ad.onQueue(verb, o); known {

@@ -31,6 +31,7 @@ type options struct {
 	keep          bool
 	every, folder string
 	ham, spam     string
+	own           OwnFiles
 	run           runOptions
 }
 
@@ -47,15 +48,16 @@ type command struct {
 
 // call is one run of a command.
 type call struct {
-	args           []string
-	opt            options
-	data           dataDir
-	stdin          io.Reader
-	stdout, stderr io.Writer
-	adjust         func(*Sender)         // changes how mail goes out; nil: nothing
-	adjustOutbound func(*OutboundConfig) // changes how it waits
-	adjustPorts    func(*Protocols)      // changes how it comes in
-	adjustDoctor   func(*Doctor)         // changes whom the doctor asks
+	args               []string
+	opt                options
+	data               dataDir
+	stdin              io.Reader
+	stdout, stderr     io.Writer
+	adjust             func(*Sender)             // changes how mail goes out; nil: nothing
+	adjustOutbound     func(*OutboundConfig)     // changes how it waits
+	adjustPorts        func(*Protocols)          // changes how it comes in
+	adjustDoctor       func(*Doctor)             // changes whom the doctor asks
+	adjustCertificates func(*CertificatesConfig) // changes who gives certificates
 }
 
 // usageError is a mistake on the command line.
@@ -65,13 +67,17 @@ func (e *usageError) Error() string { return e.text }
 
 // commands lists all commands in the order of the help text.
 func commands() []command {
-	return slices.Concat(runCommands(), userCommands(), aliasCommands(), queueCommands(), relayCommands(), collectCommands(), spamCommands(), doctorCommands(), dnsCommands(), caCommands(), versionCommands())
+	return slices.Concat(runCommands(), userCommands(), aliasCommands(), queueCommands(), relayCommands(), collectCommands(), spamCommands(), doctorCommands(), dnsCommands(), tlsCommands(), caCommands(), versionCommands())
 }
 
 // run does what the arguments (without the program's name) say and gives the
 // exit status. It ends soon after ctx does.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	all := commands()
+	return (&call{stdin: stdin, stdout: stdout, stderr: stderr}).do(ctx, args)
+}
+
+func (c *call) do(ctx context.Context, args []string) int {
+	all, stdout, stderr := commands(), c.stdout, c.stderr
 	if topic, ok := helpWanted(all, args); ok {
 		return help(all, topic, stdout, stderr)
 	}
@@ -79,7 +85,6 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if cmd == nil {
 		return usageFailure(stderr, usageOf(all, args), fmt.Sprintf("there is no command %q", strings.Join(args, " ")))
 	}
-	c := &call{stdin: stdin, stdout: stdout, stderr: stderr}
 	err := c.parse(cmd, rest)
 	if err == nil {
 		c.data, err = chooseDataDir(c.opt.data, os.Getenv)

@@ -19,6 +19,9 @@ type runOptions struct {
 	hostname  string
 	logFormat string
 	logLevel  string
+
+	acmeDirectory string
+	acmeRoot      string
 }
 
 // The highest port of the table plus this is still a port.
@@ -27,12 +30,15 @@ const maxPortOffset = 64000
 func runCommands() []command {
 	return []command{{
 		name: "run", about: "run the mail server until it is told to end",
-		more: "It opens the ports 25 465 587 110 995 143 993. Where the system refuses low ports it adds 1000 to all of them.",
+		more: "It opens the ports 25 465 587 110 995 143 993, and 80 and 443 where they are free.\n" +
+			"Where the system refuses low ports it adds 1000 to all of them.",
 		flags: func(fs *flag.FlagSet, o *options) {
 			dataFlag(fs, o)
 			fs.StringVar(&o.run.listen, "listen", "", "bind only the address `ADDR`")
 			fs.IntVar(&o.run.offset, "port-offset", 0, "add `N` to all port numbers")
 			fs.StringVar(&o.run.hostname, "hostname", "", "`NAME` of this machine in greetings and certificates")
+			fs.StringVar(&o.run.acmeDirectory, "acme-directory", "", "get certificates from the authority with this `URL`, or default")
+			fs.StringVar(&o.run.acmeRoot, "acme-root", "", "`FILE` in PEM with who vouches for that authority")
 			fs.StringVar(&o.run.logFormat, "log-format", "text", "`FORMAT` of the log: text or json")
 			fs.StringVar(&o.run.logLevel, "log-level", "info", "lowest `LEVEL` that is logged: debug, info, warn or error")
 		},
@@ -54,6 +60,9 @@ func (o *runOptions) check() error {
 		if o.hostname = normalDomain(o.hostname); checkDomain(o.hostname) != nil {
 			return &usageError{fmt.Sprintf("--hostname cannot be %q: %v", o.hostname, checkDomain(o.hostname))}
 		}
+	}
+	if err := o.checkAuthority(); err != nil {
+		return err
 	}
 	if o.logFormat != "text" && o.logFormat != "json" {
 		return &usageError{fmt.Sprintf("--log-format is text or json, not %q", o.logFormat)}
@@ -84,6 +93,7 @@ type house struct {
 	data     dataDir
 	settings Settings
 	hostname string
+	chosen   bool // by a person, not by the system
 	accounts *Accounts
 	store    *Store
 	signer   *DKIMSigner
@@ -106,7 +116,7 @@ func openHouse(data dataDir, hostname string, log *slog.Logger) (*house, error) 
 	h := &house{data: data, settings: settings, hostname: machineName(system), log: log}
 	for _, name := range []string{settings.Hostname, hostname} {
 		if name != "" {
-			h.hostname = name
+			h.hostname, h.chosen = name, true
 		}
 	}
 	if ascii, ok := asciiDomain(h.hostname); ok { // the form that greetings, trace fields and certificates have
@@ -211,15 +221,19 @@ func runServer(ctx context.Context, c *call) error {
 		return err
 	}
 	defer h.close()
+	if err := h.keepAuthority(&c.opt.run); err != nil {
+		return err
+	}
 	return c.serve(ctx, h)
 }
 
 // serve opens the ports and serves.
 func (c *call) serve(ctx context.Context, h *house) error {
-	certs, err := OpenCertificates(CertificatesConfig{Dir: h.data.tls(), Names: []string{h.hostname, h.accounts.DefaultDomain()}, Log: h.log})
+	certs, err := h.openCertificates(c.opt.run.listen, c.adjustCertificates)
 	if err != nil {
 		return err
 	}
+	defer certs.Close()
 	sender := h.newSender(c.adjust)
 	out, err := h.openOutbound(sender, c.adjustOutbound)
 	if err != nil {
@@ -244,6 +258,8 @@ func (c *call) serve(ctx context.Context, h *house) error {
 		return err
 	}
 	defer p.Close()
+	web := h.openWebPorts(certs, p, ports)
+	defer web.Close()
 	news := &startNews{house: h, ports: ports, shifted: shifted, listen: c.opt.run.listen, authority: certs.AuthorityFile(), custom: c.customData(), program: programName()}
 	if err := c.greet(ctx, news); err != nil {
 		return err
@@ -253,11 +269,14 @@ func (c *call) serve(ctx context.Context, h *house) error {
 	if end := c.checkDaily(h, out, facts); end != nil {
 		defer end()
 	}
+	defer inBackground(web.Serve)()
+	defer inBackground(certs.Run)()
 	collector := h.openCollector(out, spam)
 	defer inBackground(collector.Run)()
 	control, err := openControl(h.data.control(), &admin{accounts: h.accounts, store: h.store, queue: out.openedQueue,
 		relays: h.relays, sender: sender, facts: facts, check: h.check, collector: collector,
-		spam: func() (*SpamFilter, error) { return spam, nil }, log: h.log})
+		spam: func() (*SpamFilter, error) { return spam, nil }, tls: &tlsAdmin{
+			open: func() (*Certificates, error) { return certs, nil }, names: h.names(), settings: h.data.settings()}, log: h.log})
 	if err != nil {
 		return err
 	}

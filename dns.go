@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
-
-	"golang.org/x/net/publicsuffix"
 )
 
 // The records that a domain publishes so that others bring its mail here and believe what comes from here. The doctor holds
@@ -136,11 +134,6 @@ func (s mailService) value(host string) string {
 	return fmt.Sprintf("%d 1 %d %s", s.priority, s.port, host)
 }
 
-// stsPolicyText is the policy that a domain has whose mail this host alone takes (RFC 8461 §3.2).
-func stsPolicyText(host string) string {
-	return "version: STSv1\r\nmode: enforce\r\nmx: " + host + "\r\nmax_age: 604800\r\n"
-}
-
 // stsPolicyID changes whenever the policy does (RFC 8461 §3.1).
 func stsPolicyID(host string) string {
 	return fmt.Sprintf("%x", sha256.Sum256([]byte(stsPolicyText(host))))[:16]
@@ -231,29 +224,4 @@ func (p *DNSPlan) formName(name string) string {
 		return "@"
 	}
 	return strings.TrimSuffix(name, "."+p.Domain)
-}
-
-// isPublicName says whether a name can exist in the public DNS: it lies below a suffix under which names are given out. Those
-// that routers give to the machines at home do not.
-func isPublicName(name string) bool {
-	ascii, ok := asciiDomain(name)
-	if !ok || ascii[0] == '[' {
-		return false
-	}
-	for _, home := range []string{"fritz.box", "home.arpa", "onion"} { // known to the list of suffixes for other reasons
-		if ascii == home || strings.HasSuffix(ascii, "."+home) {
-			return false
-		}
-	}
-	suffix, icann := publicsuffix.PublicSuffix(ascii)
-	return ascii != suffix && (icann || strings.Contains(suffix, "."))
-}
-
-// publicHost is the name of this machine on the internet: its own, where that can exist there, else mail.DOMAIN.
-func publicHost(hostname, domain string) string {
-	if !isPublicName(hostname) {
-		hostname = "mail." + domain
-	}
-	ascii, _ := asciiDomain(hostname) // what was checked before is one
-	return ascii
 }

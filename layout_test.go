@@ -40,15 +40,15 @@ const layout = `
 	resolver:
 	envelope: mailbox.cutLast
 	tomlfile:
-	settings: naming tomlfile
+	settings: naming tomlfile maildir.writeFileAtomic
 	accounts (password scram): address naming tomlfile maildir mailstate
-	tls: address maildir
+	tls: address maildir naming resolver
 	conn (throttle strangers inflate): accounts
 	sasl: accounts conn
 	dkim: resolver mailbox.plainName maildir address.ErrBadAddress
 	received: address message
 	verify: resolver received address naming message mailbox.cutLast
-	dns: address dkim.DNSRecord
+	dns: address dkim.DNSRecord tls
 	spam: settings.milterAddress resolver received verify address naming message mailbox mailstate maildir conn.clip
 	send: resolver envelope address naming message mailbox.cutLast conn.writeChunk conn.clip
 	relay: send resolver address naming tomlfile maildir.writeFileAtomic
@@ -66,12 +66,13 @@ const layout = `
 	imap: accounts acl conn sasl mailbox mailstate message mutf7 textindex protocols.Protocols
 	protocols: accounts conn mailbox received queue flood pop3 smtp imap verify.isNear
 
-	doctor: resolver address dns dkim.DNSRecord verify received.ReceivedMail send queue.cleanText accounts.roundSize maildir.writeFileAtomic protocols.Port protocols.isPermission protocols.isWindowsError
+	doctor: resolver address tls dns dkim.DNSRecord verify received.ReceivedMail send queue.cleanText accounts.roundSize maildir.writeFileAtomic protocols.Port protocols.isPermission protocols.isWindowsError
 
+	webport: tls protocols.Port protocols.listenTCP
 	datadir (lock):
-	admin: accounts acl address naming mailbox mailstate queue relay send doctor movein spam
+	admin: accounts acl address naming mailbox mailstate queue relay send doctor movein spam settings tls
 	control: admin datadir maildir
-	command (firststart): accounts address resolver dkim dns doctor send relay queue flood outbound movein admin control datadir mailbox mailstate naming protocols settings tls verify spam
+	command (firststart): accounts address resolver dkim dns doctor send relay queue flood outbound movein admin control datadir mailbox mailstate naming protocols settings tls verify spam webport
 	service:
 	main: command service
 `

@@ -6,14 +6,16 @@
 //	main.go                 start and end of the process
 //	command*.go             the commands, one noun a file
 //	firststart.go           the owner's account and the welcome
-//	admin*.go, control.go   changes to accounts, queue, relays and the spam filter, also while it runs
+//	admin*.go, control.go   changes to accounts, queue, relays, filter and certificates, also while it runs
 //	datadir.go, lock_*.go   the data folder and who owns it
 //	service.go              running under the service manager of the system
-//	settings.go             the few settings
+//	settings*.go            the few settings
 //	accounts*.go, password.go, scram.go  people, aliases, passwords
 //	naming.go               what can be an address or a host name here
 //	tomlfile.go             the files that people edit
-//	tls.go, tls_sign.go     the local certificate authority, the one tls.Config
+//	tls.go, tls_sign.go     the local certificate authority
+//	tls_*.go                certificates of authorities (public, acme, names) and of people (own); which one is served
+//	webport.go              the ports 80 and 443
 //	protocols.go            the table of ports, accept loops, caps, shutdown
 //	conn*.go, throttle.go, strangers.go  what all sessions share
 //	sasl*.go                logging in, the same for all protocols

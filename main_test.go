@@ -43,8 +43,12 @@ func freeOffset(t testing.TB) int {
 	for range 100 {
 		offset := 10000 + rand.IntN(21000)
 		free := true
+		numbers := []int{80, 443}
 		for _, spec := range portTable() {
-			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", spec.number+offset))
+			numbers = append(numbers, spec.number)
+		}
+		for _, number := range numbers {
+			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", number+offset))
 			if free = free && err == nil; err == nil {
 				l.Close()
 			}
@@ -94,16 +98,21 @@ func startRun(t testing.TB, data string, args ...string) *running {
 // startRunWith is startRun of an appliance with hooks, nil for none.
 func startRunWith(t testing.TB, data string, hooks *call, args ...string) *running {
 	t.Helper()
-	r := &running{data: data, offset: freeOffset(t), status: make(chan int, 1)}
+	return startAdjusted(t, data, freeOffset(t), hooks, args...)
+}
+
+// startAdjusted is startRunWith on ports that were chosen before.
+func startAdjusted(t testing.TB, data string, offset int, hooks *call, args ...string) *running {
+	t.Helper()
+	r := &running{data: data, offset: offset, status: make(chan int, 1)}
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
 	args = append([]string{"--data", data, "--listen", "127.0.0.1", "--port-offset", strconv.Itoa(r.offset)}, args...)
 	if hooks == nil {
-		go func() { r.status <- run(ctx, args, strings.NewReader(""), &r.stdout, &r.stderr) }()
-	} else {
-		hooks.stdin, hooks.stdout, hooks.stderr = strings.NewReader(""), &r.stdout, &r.stderr
-		go func() { r.status <- hooks.runAdjusted(ctx, args) }()
+		hooks = &call{}
 	}
+	hooks.stdin, hooks.stdout, hooks.stderr = strings.NewReader(""), &r.stdout, &r.stderr
+	go func() { r.status <- hooks.do(ctx, args) }()
 	for {
 		select {
 		case status := <-r.status:

@@ -29,24 +29,7 @@ func runTowards(next string, args []string) int {
 	c := &call{stdin: strings.NewReader(""), stdout: io.Discard, stderr: os.Stderr, adjust: func(s *Sender) {
 		s.Resolver, s.Port = &Resolver{Servers: []string{dns}}, number
 	}}
-	return c.runAdjusted(context.Background(), args)
-}
-
-// runAdjusted is run for a call with hooks.
-func (c *call) runAdjusted(ctx context.Context, args []string) int {
-	cmd, rest := findCommand(commands(), args)
-	err := c.parse(cmd, rest)
-	if err == nil {
-		c.data, err = chooseDataDir(c.opt.data, os.Getenv)
-	}
-	if err == nil {
-		err = cmd.run(ctx, c)
-	}
-	if err != nil {
-		fmt.Fprintln(c.stderr, err)
-		return exitFailed
-	}
-	return exitDone
+	return c.do(context.Background(), args)
 }
 
 // killWorld is an appliance in a process of its own, that is killed again and again.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -22,6 +23,11 @@ type Settings struct {
 	DNSBL    []string `toml:"dnsbl"`    // lists that are asked for the addresses of other servers; usually none
 	Greylist bool     `toml:"greylist"` // strangers are asked to come again
 	Milter   string   `toml:"milter"`   // where another filter is asked, as milterAddress reads it; "": none
+
+	TLSCert       string `toml:"tls_cert"`       // file of a certificate that a person brings; "": none
+	TLSKey        string `toml:"tls_key"`        // file of its key
+	ACMEDirectory string `toml:"acme_directory"` // URL of the authority that gives certificates; "": those of the internet
+	ACMERoot      string `toml:"acme_root"`      // file with who vouches for that; "": whom the system trusts
 }
 
 // The largest message that may be allowed, in MiB.
@@ -67,6 +73,14 @@ func (s *Settings) check() (key string, err error) {
 		}
 		if err := checkDomain(*name.value); err != nil {
 			return name.key, err
+		}
+	}
+	if (s.TLSCert == "") != (s.TLSKey == "") {
+		return "tls_cert", errors.New("tls_cert and tls_key are set together")
+	}
+	if s.ACMEDirectory != "" {
+		if err := checkDirectory(s.ACMEDirectory); err != nil {
+			return "acme_directory", err
 		}
 	}
 	if s.MaxMessageMB < 0 || s.MaxMessageMB > maxMessageLimit {
@@ -115,6 +129,14 @@ func milterAddress(s string) (network, address string, err error) {
 		return "", "", fmt.Errorf("%q is neither unix:/path nor HOST:PORT", s)
 	}
 	return "tcp", rest, nil
+}
+
+// checkDirectory says what is wrong with the URL of an authority's directory (RFC 8555 §7.1.1).
+func checkDirectory(directory string) error {
+	if u, err := url.Parse(directory); err != nil || u.Scheme != "https" || u.Host == "" {
+		return fmt.Errorf("%q is not the URL of an authority, such as https://ca.example.org/acme/directory", directory)
+	}
+	return nil
 }
 
 // machineName makes a host name out of what the system says, without asking

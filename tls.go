@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -26,16 +27,17 @@ import (
 const certRecheck = time.Minute
 
 // Certificates keeps a certificate authority of this machine's own and the
-// certificate that it gives the machine. Safe for concurrent use.
+// certificate that it gives the machine, those that authorities on the internet
+// give (tls_public.go), and one that a person brings (tls_own.go). Which of them
+// a client gets is in tls_serve.go. Safe for concurrent use.
 type Certificates struct {
-	// Public is asked first for a certificate that the whole internet trusts;
-	// nil, or nil from it, means that there is none for this client. It is set
-	// before Config is used.
-	Public func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	cfg    CertificatesConfig
+	ca     *x509.Certificate
+	caKey  *ecdsa.PrivateKey
+	public *publicCertificates
+	own    *ownCertificate
 
-	cfg   CertificatesConfig
-	ca    *x509.Certificate
-	caKey *ecdsa.PrivateKey
+	exchange atomic.Int32 // port where other servers bring mail, 0: not known
 
 	mu      sync.Mutex
 	leaf    *tls.Certificate
@@ -49,6 +51,10 @@ type CertificatesConfig struct {
 	Addresses func() []netip.Addr // nil: those of the network interfaces
 	Now       func() time.Time    // nil: time.Now
 	Log       *slog.Logger        // nil: slog.Default
+
+	Public PublicConfig
+	Own    OwnFiles
+	AsIs   bool // leave the machine's certificate as it is: this process only looks at it
 }
 
 // OpenCertificates reads the authority and the certificate, or makes them at
@@ -76,13 +82,11 @@ func OpenCertificates(cfg CertificatesConfig) (*Certificates, error) {
 	if err := c.refresh(); err != nil {
 		return nil, err
 	}
+	c.own = openOwnCertificate(cfg.Own, filepath.Join(cfg.Dir, "own.pem"), cfg.Now, cfg.Log)
+	public := cfg.Public
+	public.Wanted = c.wanted
+	c.public = newPublicCertificates(public, filepath.Join(cfg.Dir, "acme"), cfg.Now, cfg.Log)
 	return c, nil
-}
-
-// Config is the configuration that all listeners share.
-func (c *Certificates) Config() *tls.Config {
-	// Lists and messages are taken whole: small first records would only cost calls.
-	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.certificate, DynamicRecordSizingDisabled: true}
 }
 
 // AuthorityFile is where the authority's certificate lies, in PEM.
@@ -93,13 +97,8 @@ func authorityFile(dir string) string { return filepath.Join(dir, "ca.pem") }
 func (c *Certificates) keyFile() string  { return filepath.Join(c.cfg.Dir, "ca.key") }
 func (c *Certificates) leafFile() string { return filepath.Join(c.cfg.Dir, "server.pem") }
 
-// certificate answers a handshake.
-func (c *Certificates) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	if c.Public != nil {
-		if cert, err := c.Public(hello); err == nil && cert != nil {
-			return cert, nil
-		}
-	}
+// local gives the certificate of the machine's own authority.
+func (c *Certificates) local() *tls.Certificate {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if since := c.cfg.Now().Sub(c.checked); since < 0 || since >= certRecheck {
@@ -107,7 +106,7 @@ func (c *Certificates) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate
 			c.cfg.Log.Error("the machine's certificate could not be renewed", "err", err)
 		}
 	}
-	return c.leaf, nil
+	return c.leaf
 }
 
 // openAuthority reads or makes the authority.
@@ -208,7 +207,7 @@ func (c *Certificates) refresh() error {
 	now := c.cfg.Now()
 	c.checked = now
 	names, addresses := c.names(), c.addresses()
-	if c.leaf != nil && leafFits(c.leaf.Leaf, saneTime(now), names, addresses) {
+	if c.leaf != nil && (c.cfg.AsIs || leafFits(c.leaf.Leaf, saneTime(now), names, addresses)) {
 		return nil
 	}
 	pair, text, err := signLeaf(c.ca, c.caKey, now, names, addresses)

@@ -183,27 +183,6 @@ func TestDamagedCertificateFiles(t *testing.T) {
 	}
 }
 
-func TestPublicCertificatesComeFirst(t *testing.T) {
-	c := newTestCerts(t)
-	certs := c.open(t)
-	other := newTestCerts(t)
-	public := other.open(t).leaf
-	certs.Public = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-		switch hello.ServerName {
-		case "mail.example.org":
-			return public, nil
-		case "pi":
-			return nil, errors.New("not ours")
-		}
-		return nil, nil
-	}
-	for name, want := range map[string]*tls.Certificate{"mail.example.org": public, "pi": certs.leaf, "": certs.leaf} {
-		if got, err := certs.certificate(&tls.ClientHelloInfo{ServerName: name}); got != want || err != nil {
-			t.Errorf("%q: another certificate, %v", name, err)
-		}
-	}
-}
-
 func TestSettings(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "settings.toml")
 	if s, err := readSettings(file); err != nil || !reflect.DeepEqual(s, Settings{}) {

@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"text/tabwriter"
+	"time"
+)
+
+func tlsCommands() []command {
+	return []command{
+		{name: "tls status", about: "list the certificates: for which names, from whom, until when",
+			more:  "Names that lead to this machine get certificates by themselves. Asking makes the appliance look again at once.",
+			flags: listFlags, run: tlsStatus},
+		{name: "tls set", about: "use a certificate of your own",
+			more: "Both files are in PEM. They stay where they are and are watched: when they are renewed, the new ones are used at once.\n" +
+				"The file of the certificate also holds those that lead to its authority (fullchain.pem).",
+			flags: func(fs *flag.FlagSet, o *options) {
+				dataFlag(fs, o)
+				fs.StringVar(&o.own.Cert, "cert", "", "`FILE` with the certificate")
+				fs.StringVar(&o.own.Key, "key", "", "`FILE` with its key")
+			}, run: tlsSet},
+		{name: "tls unset", about: "do not use a certificate of your own any more", flags: dataFlag, run: tlsUnset},
+	}
+}
+
+func tlsStatus(ctx context.Context, c *call) error {
+	a, err := c.order(ctx, order{Do: "tls status"})
+	if err != nil {
+		return err
+	}
+	if c.opt.json {
+		return c.sayJSON(a.Certificates)
+	}
+	w := tabwriter.NewWriter(c.stdout, 0, 8, 2, ' ', 0)
+	for i := range a.Certificates {
+		s := &a.Certificates[i]
+		line := fmt.Sprintf("%s\t%s\tuntil %s", s.Name, s.Issuer, s.Until.Local().Format(time.DateOnly))
+		if trouble := s.troubleWords(time.Now()); trouble != "" {
+			line += "\t" + trouble
+		}
+		_, _ = fmt.Fprintln(w, line) // Flush tells
+	}
+	return w.Flush()
+}
+
+// troubleWords says why there is no better certificate, "" for no reason.
+func (s *CertificateState) troubleWords(now time.Time) string {
+	if s.Error == "" || s.Retry.IsZero() {
+		return s.Error
+	}
+	return fmt.Sprintf("%s (looked at again in %s)", s.Error, max(s.Retry.Sub(now), 0).Round(time.Second))
+}
+
+func tlsSet(ctx context.Context, c *call) error {
+	if c.opt.own.Cert == "" || c.opt.own.Key == "" {
+		return &usageError{"tls set needs --cert FILE and --key FILE"}
+	}
+	files, err := absoluteFiles(c.opt.own)
+	if err != nil {
+		return err
+	}
+	text, _, err := files.read(time.Now())
+	if err != nil {
+		return err
+	}
+	if _, err := c.order(ctx, order{Do: "tls set", Own: files, OwnPEM: text}); err != nil {
+		return err
+	}
+	c.say("The certificate is used from now on. When its files change, the new ones are.")
+	return nil
+}
+
+func absoluteFiles(files OwnFiles) (OwnFiles, error) {
+	cert, err := filepath.Abs(files.Cert)
+	if err == nil {
+		files.Key, err = filepath.Abs(files.Key)
+	}
+	if err != nil {
+		return OwnFiles{}, fmt.Errorf("finding the files: %w", err)
+	}
+	files.Cert = cert
+	return files, nil
+}
+
+func tlsUnset(ctx context.Context, c *call) error {
+	if _, err := c.order(ctx, order{Do: "tls unset"}); err != nil {
+		return err
+	}
+	c.say("The certificate that was set is not used any more.")
+	return nil
+}
+
+// anyAuthority is what --acme-directory takes for those of the internet.
+const anyAuthority = "default"
+
+// checkAuthority says what is wrong with the flags for an authority.
+func (o *runOptions) checkAuthority() error {
+	if o.acmeDirectory != "" && o.acmeDirectory != anyAuthority {
+		if err := checkDirectory(o.acmeDirectory); err != nil {
+			return &usageError{"--acme-directory: " + err.Error()}
+		}
+	}
+	if o.acmeRoot != "" && (o.acmeDirectory == "" || o.acmeDirectory == anyAuthority) {
+		return &usageError{"--acme-root goes with --acme-directory"}
+	}
+	if _, err := readRoots(o.acmeRoot); err != nil {
+		return err
+	}
+	return nil
+}
+
+// keepAuthority puts the authority of the flags into the settings, so that the service has it, too.
+func (h *house) keepAuthority(o *runOptions) error {
+	directory, root := o.acmeDirectory, o.acmeRoot
+	if directory == "" {
+		return nil
+	}
+	if directory == anyAuthority {
+		directory = ""
+	}
+	if root != "" {
+		var err error
+		if root, err = filepath.Abs(root); err != nil {
+			return fmt.Errorf("finding the file of --acme-root: %w", err)
+		}
+	}
+	h.settings.ACMEDirectory, h.settings.ACMERoot = directory, root
+	return changeSettings(h.data.settings(), settingChange{"acme_directory", directory}, settingChange{"acme_root", root})
+}
+
+// names is what this machine may be called.
+func (h *house) names() *HostNames {
+	return &HostNames{Host: h.hostname, Chosen: h.chosen, Exposed: hasPublicIPv4(), Domains: h.accounts.Domains, Private: h.settings.ACMEDirectory != ""}
+}
+
+// openCertificates opens them for the process that owns the data folder. An appliance for this machine alone asks nobody but an
+// authority that somebody has named.
+func (h *house) openCertificates(listen string, adjust func(*CertificatesConfig)) (*Certificates, error) {
+	cfg := CertificatesConfig{
+		Dir: h.data.tls(), Names: []string{h.hostname, h.accounts.DefaultDomain()}, Log: h.log,
+		Own: OwnFiles{h.settings.TLSCert, h.settings.TLSKey},
+		Public: PublicConfig{
+			Contact: h.accounts.Owner, Directory: h.settings.ACMEDirectory, Root: h.settings.ACMERoot, Listen: listen, Outside: h.outside,
+		},
+	}
+	if only, err := netip.ParseAddr(listen); err != nil || !only.IsLoopback() || cfg.Public.Directory != "" {
+		cfg.Public.Wanted = h.names().Wanted
+	}
+	if adjust != nil {
+		adjust(&cfg)
+	}
+	return OpenCertificates(cfg)
+}
+
+// outside gives the addresses of this machine as the internet saw them at the last daily check.
+func (h *house) outside() []netip.Addr {
+	if last := h.check.Last(); last != nil {
+		return last.Addresses
+	}
+	return nil
+}
+
+// stoppedTLS is what orders about certificates need where no appliance runs.
+func (h *house) stoppedTLS() *tlsAdmin {
+	open := func() (*Certificates, error) {
+		if _, err := os.Stat(authorityFile(h.data.tls())); errors.Is(err, os.ErrNotExist) {
+			return nil, errors.New("there is no certificate yet: start the appliance once, and it makes one")
+		}
+		return h.openCertificates("", func(cfg *CertificatesConfig) { cfg.AsIs = true })
+	}
+	return &tlsAdmin{open: open, names: h.names(), settings: h.data.settings()}
+}
+
+// openWebPorts opens the ports 80 and 443 as far as they are to be had, moved as those for mail are.
+func (h *house) openWebPorts(certs *Certificates, p *Protocols, ports []Port) *WebPorts {
+	exchange := ports[0].Number // the table begins with smtp
+	web := &WebPorts{
+		Certificates: certs, Listen: p.Listen, Offset: exchange - portTable()[0].number, Log: h.log,
+		Policy: func(domain string) string { return h.policy(certs, domain) },
+	}
+	web.Open()
+	plain, secure := web.Numbers()
+	certs.UsePorts(exchange, plain, secure)
+	return web
+}
+
+// policy gives a domain's rules for mail under TLS. There are none while the certificate is not there that they promise.
+func (h *house) policy(certs *Certificates, domain string) string {
+	if !h.accounts.IsLocalDomain(domain) {
+		return ""
+	}
+	host := h.names().hostOf(normalDomain(domain))
+	if !certs.Trusted(host) {
+		return ""
+	}
+	return stsPolicyText(host)
+}

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/net/netutil"
+)
+
+// The ports 80 and 443: what authorities look at before they give a certificate (RFC 8555 §8.3, RFC 8737), the rules for mail
+// under TLS (RFC 8461 §3.3), and Handler, for all that is to come. Mail does not depend on them: one that is not to be had is
+// said in the log, and that is all.
+
+const (
+	webConns       = 200              // connections to each of the ports
+	webHeader      = 16 << 10         // bytes of a request's header
+	webReadHeader  = 10 * time.Second // until a request's header is there
+	webRead        = 30 * time.Second // until a request is there
+	webWrite       = time.Minute      // until an answer is taken
+	webIdle        = time.Minute      // between two requests
+	webShutdown    = 3 * time.Second  // for requests that run when all ends
+	policyPath     = "/.well-known/mta-sts.txt"
+	policyHostPart = "mta-sts."
+)
+
+// WebPorts serves HTTP and HTTPS. The exported fields are set before Open and not changed after.
+type WebPorts struct {
+	Certificates *Certificates
+	// Policy gives the rules for mail to a domain under TLS; "": it has none, or is not ours.
+	Policy func(domain string) string
+	// Handler answers all else; a request over HTTP alone has no TLS field. Nil: nothing is found.
+	Handler http.Handler
+	Listen  string // "" all addresses, else one address
+	Offset  int    // added to each port
+	Log     *slog.Logger
+
+	plain, secure *webServer // nil while the port is not open
+	running       sync.WaitGroup
+}
+
+// webServer is one of the ports that is open.
+type webServer struct {
+	http.Server
+	listener net.Listener
+}
+
+// Open binds the ports as far as they are to be had, and reports those.
+func (w *WebPorts) Open() (ports []Port) {
+	w.plain = w.open(80, "http", nil)
+	w.secure = w.open(443, "https", w.Certificates.WebConfig())
+	if w.plain != nil {
+		ports = append(ports, Port{Name: "http", Number: w.plain.number(), TLS: "none"})
+	}
+	if w.secure != nil {
+		ports = append(ports, Port{Name: "https", Number: w.secure.number(), TLS: "from the start"})
+	}
+	return ports
+}
+
+// open binds one port, nil if it is not to be had.
+func (w *WebPorts) open(number int, name string, config *tls.Config) *webServer {
+	address := net.JoinHostPort(w.Listen, strconv.Itoa(number+w.Offset))
+	l, err := listenTCP(address)
+	if err != nil {
+		w.Log.Warn("the port cannot be opened; mail does not need it, a certificate from an authority needs port 80 or 443", "protocol", name, "address", address, "err", err)
+		return nil
+	}
+	w.Log.Info("listening", "protocol", name, "address", l.Addr().String())
+	return &webServer{listener: netutil.LimitListener(l, webConns), Server: http.Server{
+		Handler: w, TLSConfig: config, MaxHeaderBytes: webHeader,
+		ReadHeaderTimeout: webReadHeader, ReadTimeout: webRead, WriteTimeout: webWrite, IdleTimeout: webIdle,
+		ErrorLog: slog.NewLogLogger(w.Log.Handler(), slog.LevelDebug),
+	}}
+}
+
+func (s *webServer) number() int {
+	if s == nil {
+		return 0
+	}
+	return s.listener.Addr().(*net.TCPAddr).Port
+}
+
+// Numbers gives the ports as bound, 0 for one that is not open.
+func (w *WebPorts) Numbers() (plain, secure int) { return w.plain.number(), w.secure.number() }
+
+// Serve serves the ports that Open bound until ctx ends.
+func (w *WebPorts) Serve(ctx context.Context) {
+	if s := w.plain; s != nil {
+		w.running.Go(func() { w.ended("http", s.Serve(s.listener)) })
+	}
+	if s := w.secure; s != nil {
+		w.running.Go(func() { w.ended("https", s.ServeTLS(s.listener, "", "")) })
+	}
+	<-ctx.Done()
+	w.Close()
+	w.running.Wait()
+}
+
+func (w *WebPorts) ended(name string, err error) {
+	if !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+		w.Log.Error("a port is not served any more", "protocol", name, "err", err)
+	}
+}
+
+// Close closes the ports and ends what is served, at once what has only been opened.
+func (w *WebPorts) Close() {
+	ctx, cancel := context.WithTimeout(context.Background(), webShutdown)
+	defer cancel()
+	for _, s := range []*webServer{w.plain, w.secure} {
+		if s == nil {
+			continue
+		}
+		_ = s.listener.Close() // it may not be served yet
+		if s.Shutdown(ctx) != nil {
+			_ = s.Server.Close()
+		}
+	}
+}
+
+// ServeHTTP answers a request to one of the ports.
+func (w *WebPorts) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	host := hostOfRequest(r)
+	if r.TLS == nil {
+		w.Certificates.Visited(host)
+		if w.Certificates.AnswerChallenge(rw, r) {
+			return
+		}
+	} else if domain, ok := strings.CutPrefix(host, policyHostPart); ok && r.URL.Path == policyPath {
+		w.servePolicy(rw, r, domain)
+		return
+	}
+	if w.Handler != nil {
+		w.Handler.ServeHTTP(rw, r)
+		return
+	}
+	http.Error(rw, "This is a mail server. There is no page here.", http.StatusNotFound)
+}
+
+func (w *WebPorts) servePolicy(rw http.ResponseWriter, r *http.Request, domain string) {
+	text := ""
+	if w.Policy != nil {
+		text = w.Policy(domain)
+	}
+	switch {
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		rw.Header().Set("Allow", "GET, HEAD")
+		http.Error(rw, "The rules can only be read.", http.StatusMethodNotAllowed)
+	case text == "":
+		http.Error(rw, "There are no rules for mail under TLS for this domain here.", http.StatusNotFound)
+	default:
+		rw.Header().Set("Content-Type", "text/plain") // RFC 8461 §3.2
+		_, _ = rw.Write([]byte(text))                 // the client's loss
+	}
+}
+
+// hostOfRequest gives the host that a request is for, without a port and in lower case.
+func hostOfRequest(r *http.Request) string {
+	host := r.Host
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	return strings.ToLower(strings.TrimSuffix(host, "."))
+}
