@@ -128,6 +128,11 @@ type fakeSession struct {
 	idle   string // the tag of IDLE
 }
 
+// send writes a text without a copy of the whole of it.
+func (s *fakeSession) send(text string) {
+	_, _ = io.Copy(s.w, struct{ io.Reader }{strings.NewReader(text)}) // whoever is gone is gone
+}
+
 func (s *fakeSession) say(format string, args ...any) {
 	fmt.Fprintf(s.w, format+"\r\n", args...)
 }
@@ -238,12 +243,17 @@ func (s *fakeSession) pop3(line string) bool {
 			s.say("-ERR it is broken")
 			return true
 		}
-		text := strings.ReplaceAll("\n"+m.text, "\n.", "\n..")[1:]
+		text := m.text
+		if strings.HasPrefix(text, ".") || strings.Contains(text, "\n.") {
+			text = strings.ReplaceAll("\n"+text, "\n.", "\n..")[1:]
+		}
 		if cuts {
 			io.WriteString(s.w, "+OK\r\n"+text[:min(cut, len(text))])
 			return false
 		}
-		io.WriteString(s.w, "+OK\r\n"+text+".\r\n")
+		s.say("+OK")
+		s.send(text)
+		s.say(".")
 	case "DELE":
 		s.marked[n] = true
 		s.say("+OK")
@@ -364,7 +374,9 @@ func (s *fakeSession) fetch(tag string, words []string) bool {
 			fmt.Fprintf(s.w, "* %d FETCH (UID %d BODY[] {%d}\r\n%s", i+1, m.uid, len(m.text), m.text[:cut])
 			return false
 		default:
-			fmt.Fprintf(s.w, "* %d FETCH (UID %d BODY[] {%d}\r\n%s)\r\n", i+1, m.uid, len(m.text), m.text)
+			s.say("* %d FETCH (UID %d BODY[] {%d}", i+1, m.uid, len(m.text))
+			s.send(m.text)
+			s.say(")")
 		}
 	}
 	s.say("%s OK done", tag)

@@ -32,6 +32,7 @@
 //	spam*.go                whether it is wanted
 //	verify*.go, received.go  where mail that arrives comes from
 //	doctor*.go, dns.go      whether mail comes in and goes out; the records that a domain publishes
+//	movein.go, collect_*.go  mail from accounts elsewhere
 //	index*.go, mailstate.go the disposable cache; the words of the store
 //	message*.go, address.go, mutf7.go  the formats of mail, without any state
 //
