@@ -153,7 +153,12 @@ func TestCollectCommands(t *testing.T) {
 					time.Sleep(5 * time.Millisecond)
 				}
 			}
+			// What logs in over there trusts the fakes, so it is a process of its own; the rest need not be.
 			say := func(stdin, args string) (string, int) {
+				if !strings.HasPrefix(args, "collect add") || !strings.Contains(args, " me --password-stdin") || !strings.Contains(args, "imap ") && !strings.Contains(args, "pop3 localhost:") {
+					status, out, errs := runCommand(t, data, stdin, strings.Fields(args)...)
+					return out + errs, status
+				}
 				cmd := exec.Command(os.Args[0], append(strings.Fields(args), "--data", data)...)
 				cmd.Env, cmd.Stdin = env, strings.NewReader(stdin)
 				out, err := cmd.CombinedOutput()
