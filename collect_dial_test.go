@@ -203,7 +203,11 @@ func FuzzDotReader(f *testing.F) {
 func TestCollectLargeMessage(t *testing.T) {
 	large := "Subject: large\r\n\r\n" + strings.Repeat(strings.Repeat("z", 76)+"\r\n", 300_000)
 	for _, protocol := range []string{protocolPOP3, protocolIMAP} {
-		f := startFake(t, fakeMail{uidl: "a", uid: 1, text: large})
+		mail := fakeMail{uidl: "a", text: large}
+		if protocol == protocolIMAP {
+			mail.uid = 1
+		}
+		f := startFake(t, mail)
 		w := openCollectWorld(t)
 		w.reopen(func(cfg *CollectorConfig) { cfg.MaxSize = 30 << 20 })
 		w.fromFake(f, protocol, true)
