@@ -120,6 +120,20 @@ func TestSMTPTarpit(t *testing.T) {
 	}
 }
 
+// What was said is sent before each wait, and who has made mistakes waits for the greeting too. The client sees the waits
+// as lines.
+func TestSMTPTarpitOrder(t *testing.T) {
+	s := startTarpit(t, &Protocols{wait: func(c *Conn, _ context.Context, d time.Duration) {
+		fmt.Fprintf(c.raw, "wait %v\r\n", d)
+	}})
+	c := s.open(t, "192.0.2.1", "smtp", "220 ")
+	c.send("A\r\nB\r\nC\r\nD\r\nNOOP\r\nQUIT\r\n")
+	c.expect("500 ", "500 ", "500 ", "wait 250ms", "500 ", "wait 500ms", "250 ", "wait 500ms", "221 ")
+	c.expectEnd("")
+	c = s.open(t, "192.0.2.1", "smtp", "wait 500ms")
+	c.expect("220 ", "wait 500ms")
+}
+
 // The LAN, this machine, and those who have logged in wait for nothing.
 func TestSMTPTarpitSpares(t *testing.T) {
 	s := startTarpit(t, &Protocols{})
