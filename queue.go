@@ -25,7 +25,9 @@ const (
 	queueMinTries  = 10                 // a message is not given up before, whatever the clock says
 	queueSweep     = 5 * time.Minute    // how often what is late is looked for, while something waits
 	queueAtOnce    = 60                 // messages that are being sent at once, in all
-	queueSuspects  = 30                 // of them to destinations that did not answer last time
+	queueUnproven  = 45                 // of them to destinations that are not known to answer, so that those which do are not held up
+	queueSuspects  = 30                 // of those to destinations that did not answer last time
+	queueKnown     = 1000               // destinations of which it is remembered that they answer
 	queuePerHost   = 3                  // of them to one destination
 	queueMaxItems  = 200_000            // messages that wait
 )
@@ -61,15 +63,15 @@ type Queue struct {
 	cfg   QueueConfig
 	files queueFiles
 
-	mu      sync.Mutex
-	items   map[string]*queueItem
-	dests   map[string]*queueDest
-	ready   destHeap // destinations with something to do and room to do it
-	running int
-	suspect int           // of running, to destinations that have failed
-	started bool          // Run was called
-	wake    chan struct{} // has a token when the plan has changed
-	work    sync.WaitGroup
+	mu       sync.Mutex
+	items    map[string]*queueItem
+	dests    map[string]*queueDest
+	ready    [destStandings]destHeap // destinations with something to do and room to do it
+	running  [destStandings]int
+	answered map[string]bool // destinations that have answered last time, at most queueKnown
+	started  bool            // Run was called
+	wake     chan struct{}   // has a token when the plan has changed
+	work     sync.WaitGroup
 }
 
 // queueItem is one message that waits.
@@ -90,7 +92,7 @@ func OpenQueue(cfg QueueConfig) (*Queue, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	q := &Queue{cfg: cfg, files: queueFiles{dir: cfg.Dir, log: cfg.Log}, items: map[string]*queueItem{}, dests: map[string]*queueDest{}, wake: make(chan struct{}, 1)}
+	q := &Queue{cfg: cfg, files: queueFiles{dir: cfg.Dir, log: cfg.Log}, items: map[string]*queueItem{}, dests: map[string]*queueDest{}, answered: map[string]bool{}, wake: make(chan struct{}, 1)}
 	records, err := q.files.load()
 	if err != nil {
 		return nil, fmt.Errorf("reading the queue: %w", err)

@@ -20,8 +20,20 @@ type queueDest struct {
 	failures int       // in a row: nobody answered
 	retryAt  time.Time // not before
 	reason   string    // why it is not asked before
-	at       int       // its place in Queue.ready, -1: not in it
+	lies     destStanding
+	at       int // its place in Queue.ready[lies], -1: not in it
 }
+
+// destStanding is what is to be expected of a destination. Each has a heap of its own, so that one for which no more may be
+// tried at the moment does not hide the others.
+type destStanding uint8
+
+const (
+	destAnswers   destStanding = iota // it answered last time
+	destUnknown                       // not asked since the start, or long ago
+	destSuspect                       // it did not answer last time
+	destStandings                     // how many there are
+)
 
 // queueJob is a message's recipients at one destination, to be tried at a time.
 type queueJob struct {
@@ -123,6 +135,37 @@ func (q *Queue) open(name string) {
 	}
 }
 
+// standing says what is to be expected of a destination. The lock is held.
+func (q *Queue) standing(d *queueDest) destStanding {
+	switch {
+	case d.failures > 0:
+		return destSuspect
+	case q.answered[d.name]:
+		return destAnswers
+	}
+	return destUnknown
+}
+
+// hasRoom says whether one more try may run for a destination of a standing. The lock is held.
+func (q *Queue) hasRoom(standing destStanding) bool {
+	unproven := q.running[destUnknown] + q.running[destSuspect]
+	switch {
+	case unproven+q.running[destAnswers] >= queueAtOnce, standing != destAnswers && unproven >= queueUnproven:
+		return false
+	}
+	return standing != destSuspect || q.running[destSuspect] < queueSuspects
+}
+
+// nextDest gives the destination that is due first of those for which a try may run, nil without one. The lock is held.
+func (q *Queue) nextDest() (first *queueDest) {
+	for standing := range destStandings {
+		if h := q.ready[standing]; len(h) > 0 && q.hasRoom(standing) && (first == nil || h[0].due().Before(first.due())) {
+			first = h[0]
+		}
+	}
+	return first
+}
+
 // offer puts a destination where it belongs among those that are ready. The lock is held.
 func (q *Queue) offer(d *queueDest) {
 	room := queuePerHost
@@ -130,13 +173,15 @@ func (q *Queue) offer(d *queueDest) {
 		room = 1
 	}
 	wanted := len(d.jobs) > 0 && d.running < room
-	switch {
+	lies := q.standing(d)
+	if d.at >= 0 && (!wanted || d.lies != lies) {
+		heap.Remove(&q.ready[d.lies], d.at)
+	}
+	switch d.lies = lies; {
 	case wanted && d.at < 0:
-		heap.Push(&q.ready, d)
+		heap.Push(&q.ready[lies], d)
 	case wanted:
-		heap.Fix(&q.ready, d.at)
-	case d.at >= 0:
-		heap.Remove(&q.ready, d.at)
+		heap.Fix(&q.ready[lies], d.at)
 	}
 	if len(d.jobs) == 0 && d.running == 0 && d.failures == 0 {
 		delete(q.dests, d.name)
@@ -184,13 +229,9 @@ func (q *Queue) sleep(ctx context.Context, until time.Time) {
 func (q *Queue) start(ctx context.Context, now time.Time) time.Time {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for len(q.ready) > 0 && q.running < queueAtOnce {
-		d := q.ready[0]
+	for d := q.nextDest(); d != nil; d = q.nextDest() {
 		if due := d.due(); due.After(now) {
 			return due
-		}
-		if d.failures > 0 && q.suspect >= queueSuspects {
-			return time.Time{}
 		}
 		job := heap.Pop(&d.jobs).(queueJob)
 		if rcpts := q.waiting(job, d.name); rcpts != nil {
@@ -237,16 +278,13 @@ func (q *Queue) begin(ctx context.Context, d *queueDest, item *queueItem, rcpts 
 	}
 	item.busy[d.name] = true
 	d.running++
-	q.running++
-	suspect := d.failures > 0
-	if suspect {
-		q.suspect++
-	}
+	standing := q.standing(d)
+	q.running[standing]++
 	env := item.Envelope
 	env.Recipients = slices.Clone(env.Recipients)
 	q.work.Go(func() {
 		outcomes := q.try(ctx, d.name, item.id, &env, rcpts)
-		q.settle(ctx, d, item, rcpts, outcomes, suspect)
+		q.settle(ctx, d, item, rcpts, outcomes, standing)
 		q.nudge()
 	})
 }
@@ -269,7 +307,7 @@ func (q *Queue) try(ctx context.Context, dest, id string, env *Envelope, rcpts [
 
 // settle takes over what a try has brought: reports first, so that a crash tells a sender twice rather than never; then the
 // state on disk; then the plan.
-func (q *Queue) settle(ctx context.Context, d *queueDest, item *queueItem, rcpts []int, outcomes []Outcome, suspect bool) {
+func (q *Queue) settle(ctx context.Context, d *queueDest, item *queueItem, rcpts []int, outcomes []Outcome, standing destStanding) {
 	now := q.cfg.Now()
 	q.mu.Lock()
 	stopped := ctx.Err() != nil
@@ -278,6 +316,7 @@ func (q *Queue) settle(ctx context.Context, d *queueDest, item *queueItem, rcpts
 		news = append(news, q.note(item, i, &outcomes[n], now, stopped)...)
 	}
 	q.noteReached(d, outcomes, now, stopped)
+	q.offer(d)
 	q.mu.Unlock()
 
 	q.report(ctx, item, news, now)
@@ -288,10 +327,7 @@ func (q *Queue) settle(ctx context.Context, d *queueDest, item *queueItem, rcpts
 		item.busy = nil
 	}
 	d.running--
-	q.running--
-	if suspect {
-		q.suspect--
-	}
+	q.running[standing]--
 	if at, waits := q.dueTimes(item)[d.name]; waits && !item.removed {
 		q.planAt(item, d.name, at)
 	}
@@ -371,13 +407,28 @@ func (q *Queue) noteReached(d *queueDest, outcomes []Outcome, now time.Time, sto
 	case stopped:
 	case down < 0:
 		d.failures, d.retryAt, d.reason = 0, time.Time{}, ""
+		if slices.ContainsFunc(outcomes, func(o Outcome) bool { return o.State == SendSent || o.Code != 0 }) {
+			q.noteAnswer(d.name)
+		}
 	default:
 		d.failures++
+		delete(q.answered, d.name)
 		d.retryAt = now.Add(jitter(queueGaps[min(d.failures-1, len(queueGaps)-1)]))
 		o := &outcomes[down]
 		st := recipientState{Text: o.Text, Remote: o.Remote}
 		d.reason = st.reason()
 	}
+}
+
+// noteAnswer remembers that a destination answers; any other one is forgotten where there are too many. The lock is held.
+func (q *Queue) noteAnswer(name string) {
+	if len(q.answered) >= queueKnown && !q.answered[name] {
+		for other := range q.answered {
+			delete(q.answered, other)
+			break
+		}
+	}
+	q.answered[name] = true
 }
 
 // finished says whether no recipient waits any more.
