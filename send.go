@@ -75,6 +75,7 @@ type Outcome struct {
 	Reported    bool   // the next server owes the report of success (RFC 3461 §4.2)
 	Delivered   bool   // into a mailbox here, the last station
 	Unreachable bool   // nobody at the destination could be talked to: what else waits for it would fail as well
+	Unsure      bool   // the message was sent whole and nobody knows whether it was taken: who else gets it now may get it twice
 }
 
 // sameOutcome is one outcome for n recipients.
@@ -341,9 +342,9 @@ func (s *Sender) unsent(r *route, m *Outgoing, last Outcome) []Outcome {
 }
 
 // worthAnother says that the next host may do better: this one broke off, or has no time, before it said anything of the
-// recipients.
+// recipients. One that was silent after the final dot may have taken the message.
 func worthAnother(outcomes []Outcome) bool {
-	return !slices.ContainsFunc(outcomes, func(o Outcome) bool { return !o.Unreachable })
+	return !slices.ContainsFunc(outcomes, func(o Outcome) bool { return !o.Unreachable || o.Unsure })
 }
 
 // addresses gives the addresses of a host in the order to try. Ours in IPv6 may be one that nobody takes mail from, having
@@ -538,7 +539,7 @@ func (c *sendConn) outcome(err error) (o Outcome, alive bool) {
 		return Outcome{State: SendFailed, Enhanced: "5.1.3", Text: upperFirstOf(err)}, true
 	}
 	if !errors.As(err, &reply) {
-		return Outcome{Enhanced: "4.4.2", Text: netWords(err), Remote: c.remote, Unreachable: true}, false
+		return Outcome{Enhanced: "4.4.2", Text: netWords(err), Remote: c.remote, Unreachable: true, Unsure: c.dotted}, false
 	}
 	o = Outcome{Code: reply.Code, Text: reply.Message, Enhanced: enhancedOf(reply), Remote: c.remote}
 	switch {

@@ -32,6 +32,7 @@ type sendConn struct {
 	secure bool        // TLS
 	sent   int         // transactions begun
 	inData bool        // the last one came as far as DATA
+	dotted bool        // and to its final dot
 	whole  atomic.Bool // it is sent, and the reply to it is awaited
 	expiry *time.Timer
 }
@@ -401,7 +402,7 @@ func authorDomain(message io.ReaderAt, size int64) (string, error) {
 
 // mail begins a transaction.
 func (c *sendConn) mail(m *Outgoing, t *sendText) error {
-	c.inData = false
+	c.inData, c.dotted = false, false
 	from := m.Envelope.From
 	if c.rewrites(m) {
 		from = c.relay.From
@@ -503,6 +504,7 @@ func (c *sendConn) data(t *sendText) (reply string, err error) {
 	if err != nil { // the connection is closed without the dot: nobody takes half a message
 		return "", err
 	}
+	c.dotted = true
 	c.whole.Store(true)
 	defer c.whole.Store(false)
 	response, err := w.CloseWithResponse()
