@@ -56,7 +56,7 @@ type reportedRecipient struct {
 
 // report tells the sender what has become of recipients, one report for each action. There is none about a report (RFC
 // 5321 §4.5.5: the null reverse-path), nor where the sender wants none. Where a failure cannot be told, the recipients wait
-// and fail once more.
+// and fail once more; a delay is told at the next sweep.
 func (q *Queue) report(ctx context.Context, item *queueItem, news []reportedRecipient, now time.Time) {
 	if item.Envelope.From == "" {
 		return
@@ -82,7 +82,8 @@ func (q *Queue) report(ctx context.Context, item *queueItem, news []reportedReci
 	}
 }
 
-// untold lets recipients wait whose failure could not be told, but not for ever: a mailbox may stay full.
+// untold lets recipients wait whose failure could not be told, and a delay be told again, but not for ever: a mailbox may stay
+// full.
 func (q *Queue) untold(item *queueItem, about []reportedRecipient, now time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -90,6 +91,9 @@ func (q *Queue) untold(item *queueItem, about []reportedRecipient, now time.Time
 		return
 	}
 	for _, r := range about {
+		if r.action == actionDelayed {
+			item.Told = false
+		}
 		if st := &item.States[r.index]; st.State == SendFailed {
 			st.State, st.Next = SendWaiting, now.Add(queueGaps[2])
 		}
