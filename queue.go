@@ -23,6 +23,7 @@ const (
 	queueLifetime  = 5 * 24 * time.Hour // RFC 5321 §4.5.4.1: at least 4 to 5 days
 	queueDelayTold = 4 * time.Hour      // then the sender is told that the message waits
 	queueMinTries  = 10                 // a message is not given up before, whatever the clock says
+	queueFewTries  = 3                  // the same for one that an earlier run has left, in tries of its destination
 	queueSweep     = 5 * time.Minute    // how often what is late is looked for, while something waits
 	queueAtOnce    = 60                 // messages that are being sent at once, in all
 	queueUnproven  = 45                 // of them to destinations that are not known to answer, so that those which do are not held up
@@ -81,6 +82,7 @@ type queueItem struct {
 	since   int64           // Queued when it was taken, Unix nanoseconds: never changes
 	busy    map[string]bool // destinations that are being tried; nil for most: very many may wait
 	removed bool
+	loaded  bool       // an earlier run has taken it
 	saving  sync.Mutex // held while its files are changed; taken before Queue.mu
 }
 
@@ -98,7 +100,7 @@ func OpenQueue(cfg QueueConfig) (*Queue, error) {
 		return nil, fmt.Errorf("reading the queue: %w", err)
 	}
 	for id, record := range records {
-		q.take(&queueItem{queueRecord: *record, id: id})
+		q.take(&queueItem{queueRecord: *record, id: id, loaded: true})
 	}
 	return q, nil
 }

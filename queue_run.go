@@ -543,11 +543,16 @@ func (q *Queue) lateItem(ctx context.Context, item *queueItem, now time.Time) {
 }
 
 // lateRecipient is lateItem for one recipient. A recipient that was hardly tried is not given up: a clock that was wrong
-// when the message came, or is wrong now, must not make mail come back. The lock is held.
+// when the message came, or is wrong now, must not make mail come back. A machine that is off at night does not count many
+// failures of a destination in a row, as they are not on disk: there, few do. The lock is held.
 func (q *Queue) lateRecipient(item *queueItem, i int, expired bool, now time.Time) []reportedRecipient {
 	st := &item.States[i]
 	d := q.dests[q.destination(item, i)]
-	if expired && (st.Tries >= queueMinTries || d != nil && d.failures >= queueMinTries) {
+	enough := queueMinTries
+	if item.loaded {
+		enough = queueFewTries
+	}
+	if expired && (st.Tries >= queueMinTries || d != nil && d.failures >= enough) {
 		st.State = SendFailed
 		if d != nil && d.reason != "" {
 			st.Text, st.Remote = d.reason, ""
