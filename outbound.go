@@ -53,7 +53,7 @@ func OpenOutbound(cfg OutboundConfig) (*Outbound, error) {
 		wake: make(chan struct{}, 1), boxes: map[string]*outbox{}, changes: map[string]QueueEntry{}, looks: map[string]bool{}}
 	var err error
 	o.Queue, err = OpenQueue(QueueConfig{
-		Dir: cfg.QueueDir, Send: o.send, Destination: o.destination, Report: o.report, Changed: o.boxes.changed,
+		Dir: cfg.QueueDir, Send: o.send, Destination: o.destination, Report: o.report, Changed: o.boxes.changed, Damaged: o.tellOfDamage,
 		Hostname: func() string { return cfg.Hostname }, Log: cfg.Log, Now: cfg.Now,
 	})
 	o.boxes.queue = o.Queue
@@ -234,6 +234,24 @@ func (o *Outbound) TellOwner(subject, text string) error {
 	}
 	message := noticeMessage(o.cfg.Hostname, owner, subject, text, o.cfg.Now())
 	return o.deliver(context.Background(), "", bytes.NewReader(message), []string{owner})
+}
+
+// tellOfDamage writes to the owner that messages which waited cannot be sent.
+func (o *Outbound) tellOfDamage(ids []string) {
+	text := fmt.Sprintf(`These messages waited to be sent, and their files on the disk are damaged:
+
+  %s
+
+They are not sent. Their files are kept, with the ending .damaged, in
+
+  %s
+
+A text editor shows in them what is left of the text and of the addresses, so that
+the senders can be told. Damaged files often mean that the disk or SD card fails.
+`, strings.Join(ids[:min(len(ids), 100)], "\n  "), o.cfg.QueueDir)
+	if err := o.TellOwner("Messages that waited to be sent are damaged", text); err != nil {
+		o.cfg.Log.Error("the owner could not be told that queued messages are damaged", "error", err)
+	}
 }
 
 // tellOfFlood writes to the owner that somebody has reached the hourly limit.

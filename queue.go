@@ -54,6 +54,7 @@ type QueueConfig struct {
 	Report func(ctx context.Context, to string, message []byte) error
 	// Changed is told, if it is not nil, of each message whose state has changed; gone says that it waits no more.
 	Changed  func(e QueueEntry, gone bool)
+	Damaged  func(ids []string) // is told, if it is not nil, which messages were set aside as they cannot be read
 	Hostname func() string
 	Log      *slog.Logger
 	Now      func() time.Time // nil: time.Now

@@ -55,7 +55,14 @@ type queueFiles struct {
 	dir   string
 	log   *slog.Logger
 	syncs dirSyncer
+
+	mu      sync.Mutex
+	unread  []string // IDs of records that the system did not let us read: they are tried again
+	damaged []string // IDs of what was set aside
 }
+
+// errDamaged says that a record was read and makes no sense; other errors may pass.
+var errDamaged = errors.New("the record is damaged")
 
 func (f *queueFiles) path(id, kind string) string { return filepath.Join(f.dir, id+kind) }
 
@@ -151,8 +158,8 @@ func (f *queueFiles) open(id string) (QueueMessage, error) {
 	return QueueMessage{file, st.Size(), file}, nil
 }
 
-// load reads all records. What a crash has left of messages that nobody was promised is removed; a record that cannot be
-// read is set aside with its message and said in the log.
+// load reads all records. What a crash has left of messages that nobody was promised is removed; a record that is damaged is
+// set aside with its message and said in the log. One that cannot be read at the moment stays where it is.
 func (f *queueFiles) load() (map[string]*queueRecord, error) {
 	if err := makeDirs(filepath.Join(f.dir, queueTmp)); err != nil {
 		return nil, err
@@ -178,8 +185,7 @@ func (f *queueFiles) load() (map[string]*queueRecord, error) {
 	records := f.loadAll(ids)
 	for _, id := range ids {
 		switch {
-		case records[id] == nil:
-			f.setAside(id)
+		case records[id] == nil: // see loadAll
 		case !messages[id]:
 			f.log.Error("a queued message has no text any more", "id", id)
 			f.setAside(id)
@@ -205,7 +211,7 @@ func (f *queueFiles) loadAll(ids []string) map[string]*queueRecord {
 			for i := part; i < len(ids); i += parts {
 				record, err := f.loadOne(ids[i])
 				if err != nil {
-					f.log.Error("a queued message cannot be read", "id", ids[i], "error", err)
+					f.unreadable(ids[i], err)
 					continue
 				}
 				mu.Lock()
@@ -245,16 +251,57 @@ func (f *queueFiles) loadOne(id string) (*queueRecord, error) {
 	}
 	record := new(queueRecord)
 	if err := json.Unmarshal(text, record); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errDamaged, err)
 	}
 	if len(record.States) != len(record.Envelope.Recipients) || len(record.States) == 0 {
-		return nil, errors.New("its recipients and their states do not fit")
+		return nil, fmt.Errorf("%w: its recipients and their states do not fit", errDamaged)
 	}
 	return record, nil
 }
 
+// unreadable sets a damaged record aside and notes any other one for later, unless it is gone.
+func (f *queueFiles) unreadable(id string, err error) {
+	f.log.Error("a queued message cannot be read", "id", id, "error", err)
+	switch {
+	case errors.Is(err, errDamaged):
+		f.setAside(id)
+	case !errors.Is(err, fs.ErrNotExist):
+		f.mu.Lock()
+		f.unread = append(f.unread, id)
+		f.mu.Unlock()
+	}
+}
+
+// reload reads what could not be read before.
+func (f *queueFiles) reload() map[string]*queueRecord {
+	f.mu.Lock()
+	ids := f.unread
+	f.unread = nil
+	f.mu.Unlock()
+	return f.loadAll(ids)
+}
+
+// toRead says whether there is something that could not be read.
+func (f *queueFiles) toRead() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.unread) > 0
+}
+
+// takeDamaged gives the IDs of what was set aside, once.
+func (f *queueFiles) takeDamaged() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	ids := f.damaged
+	f.damaged = nil
+	return ids
+}
+
 // setAside keeps what cannot be read under a name that is not looked at.
 func (f *queueFiles) setAside(id string) {
+	f.mu.Lock()
+	f.damaged = append(f.damaged, id)
+	f.mu.Unlock()
 	os.Rename(f.path(id, queueState), f.path(id, queueState+".damaged"))
 	os.Rename(f.path(id, queueMessage), f.path(id, queueMessage+".damaged"))
 }

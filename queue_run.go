@@ -194,6 +194,7 @@ func (q *Queue) Run(ctx context.Context) {
 	q.mu.Lock()
 	q.started = true
 	q.mu.Unlock()
+	q.tellDamaged()
 	sweep := q.cfg.Now().Add(queueSweep)
 	for ctx.Err() == nil {
 		now := q.cfg.Now()
@@ -202,7 +203,7 @@ func (q *Queue) Run(ctx context.Context) {
 			sweep = now.Add(queueSweep)
 		}
 		next := q.start(ctx, now)
-		if q.Len() > 0 && (next.IsZero() || sweep.Before(next)) {
+		if (q.Len() > 0 || q.files.toRead()) && (next.IsZero() || sweep.Before(next)) {
 			next = sweep
 		}
 		q.sleep(ctx, next)
@@ -460,6 +461,7 @@ func (q *Queue) store(item *queueItem) {
 
 // sweep gives up what is too old, and tells senders what waits for long.
 func (q *Queue) sweep(ctx context.Context) {
+	q.reread()
 	now := q.cfg.Now()
 	q.mu.Lock()
 	q.forgetDests(now)
@@ -486,6 +488,24 @@ func (q *Queue) sweep(ctx context.Context) {
 			return
 		}
 		q.lateItem(ctx, item, now)
+	}
+}
+
+// reread takes over what could not be read before.
+func (q *Queue) reread() {
+	records := q.files.reload()
+	q.tellDamaged()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for id, record := range records {
+		q.take(&queueItem{queueRecord: *record, id: id, loaded: true})
+	}
+}
+
+// tellDamaged tells what was set aside.
+func (q *Queue) tellDamaged() {
+	if ids := q.files.takeDamaged(); len(ids) > 0 && q.cfg.Damaged != nil {
+		q.cfg.Damaged(ids)
 	}
 }
 
