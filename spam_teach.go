@@ -95,6 +95,8 @@ func lessonOf(filing Filing) lessonKind {
 		from = filing.From.UseOf()
 	}
 	switch {
+	case filing.From != nil && filing.From.Name() == outboxName: // our own words about mail that waits
+		return lessonNone
 	case to == imap.MailboxAttrJunk && from != imap.MailboxAttrJunk:
 		return lessonUnwanted
 	case to == imap.MailboxAttrSent:

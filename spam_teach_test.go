@@ -326,3 +326,18 @@ func TestTeachByIMAP(t *testing.T) {
 		t.Errorf("%d messages in Bob's INBOX", n)
 	}
 }
+
+// TestTeachNotByOutbox sees that what is moved out of the Outbox, which tells of mail that waits, teaches nothing.
+func TestTeachNotByOutbox(t *testing.T) {
+	h := newSchoolHouse(t)
+	if err := h.drop.CreateFolder(outboxName, nil); err != nil {
+		t.Fatal(err)
+	}
+	outbox, inbox, junk := h.folder(outboxName), h.folder("INBOX"), h.folder("Junk")
+	if kind := lessonOf(Filing{From: outbox, To: junk}); kind != lessonNone {
+		t.Errorf("out of the Outbox: lesson %d", kind)
+	}
+	if kind := lessonOf(Filing{From: inbox, To: junk}); kind != lessonUnwanted {
+		t.Errorf("out of INBOX: lesson %d", kind)
+	}
+}
