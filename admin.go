@@ -23,6 +23,7 @@ type order struct {
 	Diagnosis *Diagnosis     `json:"diagnosis,omitempty"` // that a command has made
 	Relay     *RelaySetting  `json:"relay,omitempty"`     // its port may be 0, and its password is in Password
 	Source    *CollectSource `json:"source,omitempty"`    // its password is Password
+	Change    CollectChange  `json:"change,omitzero"`     // of its options
 	Host      string         `json:"host,omitempty"`      // of an account elsewhere
 	Login     string         `json:"login,omitempty"`
 	Dir       string         `json:"dir,omitempty"`     // to learn from
@@ -62,6 +63,7 @@ type answer struct {
 	Sources []CollectReport `json:"sources,omitempty"`
 	Changed bool            `json:"changed,omitempty"` // it was there already
 	Running bool            `json:"running,omitempty"` // the order takes effect now
+	Deletes bool            `json:"deletes,omitempty"` // it would delete what was to be kept elsewhere
 }
 
 // admin carries out orders. It is used by one process at a time, the owner of

@@ -14,12 +14,16 @@ func (ad *admin) onCollect(verb string, o order) (a answer, known bool, err erro
 	}
 	switch verb {
 	case "check":
-		if err = ad.collector.Check(o.Source); err == nil {
+		var before CollectSource
+		if before, err = ad.collector.Check(o.Source, o.Change); err == nil {
 			a.Address = o.Source.Account
+			a.Sources = []CollectReport{{CollectSource: *o.Source}}
+			a.Changed = before.Host != ""
+			a.Deletes = before.Keep && !o.Source.Keep
 		}
 	case "add":
 		a.Address = o.Source.Account
-		a.Changed, err = ad.collector.Add(*o.Source)
+		a.Changed, err = ad.collector.Add(*o.Source, o.Change)
 	case "remove":
 		var s CollectSource
 		s, err = ad.collector.Remove(o.Address, o.Host, o.Login)

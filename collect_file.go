@@ -65,6 +65,64 @@ type CollectSource struct {
 	Folder string `toml:"folder,omitempty" json:"folder,omitempty"` // "": INBOX
 }
 
+// CollectChange is what a command says about the options of a source; nil says nothing.
+type CollectChange struct {
+	Keep   *bool   `json:"keep,omitempty"`
+	Every  *string `json:"every,omitempty"`
+	Folder *string `json:"folder,omitempty"`
+}
+
+// apply changes what the command has said something about.
+func (change CollectChange) apply(s *CollectSource) {
+	if change.Keep != nil {
+		s.Keep = *change.Keep
+	}
+	if change.Every != nil {
+		s.Every = *change.Every
+	}
+	if change.Folder != nil {
+		s.Folder = *change.Folder
+	}
+}
+
+// renew gives a source the options that it has in the list, where it is there at all, and changes them. at is its place
+// there, -1 for none.
+func (s *CollectSource) renew(sources []CollectSource, change CollectChange) (at int, err error) {
+	at = slices.IndexFunc(sources, func(other CollectSource) bool { return other.name() == s.name() })
+	if at >= 0 {
+		s.Keep, s.Every, s.Folder = sources[at].Keep, sources[at].Every, sources[at].Folder
+	}
+	change.apply(s)
+	_, err = s.check()
+	return at, err
+}
+
+// command gives the command that adds the source with all its options, without the program's name.
+func (s *CollectSource) command() string {
+	words := []string{"collect add", s.Account, s.Protocol, s.where(), quoteWord(s.Login)}
+	if s.Keep {
+		words = append(words, "--keep")
+	}
+	if s.Every != "" {
+		words = append(words, "--every", s.Every)
+	}
+	if s.Folder != "" {
+		words = append(words, "--folder", quoteWord(s.Folder))
+	}
+	return strings.Join(words, " ")
+}
+
+// quoteWord writes a word as the shells of all systems read it, where it is not a plain one.
+func quoteWord(s string) string {
+	if strings.ContainsAny(s, " '&|;<>()*?#!~^,`$\\") {
+		if strings.ContainsAny(s, "`$\\\"") { // these mean something between double quotes, too, but not to Windows
+			return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+		}
+		return `"` + s + `"`
+	}
+	return s
+}
+
 // where names the server and its port.
 func (s *OutsideServer) where() string { return net.JoinHostPort(s.Host, strconv.Itoa(s.Port)) }
 

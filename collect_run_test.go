@@ -183,7 +183,7 @@ func TestCollectWrongPassword(t *testing.T) {
 			w.source.Password = "another"
 			w.reopen(nil)
 			end := w.run()
-			if changed, err := w.c.Add(w.source); !changed || err != nil {
+			if changed, err := w.c.Add(w.source, CollectChange{}); !changed || err != nil {
 				t.Error(changed, err)
 			}
 			w.until("the message", w.inbox(1))
@@ -248,7 +248,7 @@ func TestCollectEditedFile(t *testing.T) {
 		if _, err := w.c.List(""); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%v, want %s", err, want)
 		}
-		if _, err := w.c.Add(w.source); err == nil {
+		if _, err := w.c.Add(w.source, CollectChange{}); err == nil {
 			t.Error("a bad file was written over")
 		}
 		if _, err := w.c.Remove("ann@home.lan", "", ""); err == nil {

@@ -104,12 +104,12 @@ func (c *Collector) tell(source *CollectSource, status *CollectStatus) bool {
 It is tried again by itself, and nothing is lost: the mail waits over there. If the
 password there is a new one, tell it here:
 
-  appliance collect add %[5]s %[6]s %[7]s %[1]s
+  appliance %[5]s
 
 This message comes once. This shows how it goes:
 
   appliance collect list
-`, source.Login, source.Host, status.Since.Local().Format("2 January, 15:04"), status.Reason, source.Account, source.Protocol, source.where())
+`, source.Login, source.Host, status.Since.Local().Format("2 January, 15:04"), status.Reason, source.command())
 	message := noticeMessage(c.cfg.Hostname, source.Account, "No mail comes from "+source.Host, text, c.cfg.Now())
 	if err := c.cfg.Tell(source.Account, message); err != nil {
 		c.cfg.Log.Error("somebody could not be told that no mail is collected", "account", source.Account, "err", err)

@@ -72,7 +72,7 @@ func (w *collectWorld) reopen(adjust func(cfg *CollectorConfig)) {
 // from collects from a port of this machine.
 func (w *collectWorld) from(server *OutsideServer, keep bool) {
 	w.source = CollectSource{Account: "ann@home.lan", OutsideServer: *server, Keep: keep}
-	if _, err := w.c.Add(w.source); err != nil {
+	if _, err := w.c.Add(w.source, CollectChange{}); err != nil {
 		w.t.Fatal(err)
 	}
 }

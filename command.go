@@ -28,8 +28,7 @@ type options struct {
 	all           bool
 	domain        string
 	from          string
-	keep          bool
-	every, folder string
+	collect       CollectChange
 	ham, spam     string
 	own           OwnFiles
 	run           runOptions

@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -13,12 +15,11 @@ func collectCommands() []command {
 	return []command{
 		{name: "collect add", args: "USER pop3|imap HOST[:PORT] LOGIN", min: 4, max: 4, about: "fetch mail from an account elsewhere, for good",
 			more: "The password is asked for. It is tried once before anything is stored. What was fetched is deleted over there\n" +
-				"when it is safe here, unless --keep is given. The same command again changes what was stored.",
+				"when it is safe here, unless --keep is given. The same command again changes the password, and of\n" +
+				"the options those that are given: what is kept over there stays until --keep=false is given.",
 			flags: func(fs *flag.FlagSet, o *options) {
 				passwordFlags(fs, o)
-				fs.BoolVar(&o.keep, "keep", false, "leave the mail over there as well")
-				fs.StringVar(&o.every, "every", "", "look every `TIME`, from 1m to 24h; 5m unless given")
-				fs.StringVar(&o.folder, "folder", "", "put the mail into the folder `NAME` and not the INBOX")
+				collectFlags(fs, &o.collect)
 			}, run: collectAdd},
 		{name: "collect list", args: "[USER]", max: 1, about: "list the accounts elsewhere, and how it goes with them", flags: listFlags, run: collectList},
 		{name: "collect remove", args: "USER HOST [LOGIN]", min: 2, max: 3, about: "fetch nothing any more; the mail stays where it is",
@@ -46,26 +47,32 @@ func (h *house) openCollector(out *Outbound, spam *SpamFilter) *Collector {
 
 // collectAdd has the order checked, logs in from here, which may take longer than an order may, and has the result stored.
 func collectAdd(ctx context.Context, c *call) error {
-	s := CollectSource{Account: c.args[0], Keep: c.opt.keep, Every: c.opt.every, Folder: c.opt.folder,
-		OutsideServer: OutsideServer{Protocol: strings.ToLower(c.args[1]), Login: c.args[3]}}
+	s := CollectSource{Account: c.args[0], OutsideServer: OutsideServer{Protocol: strings.ToLower(c.args[1]), Login: c.args[3]}}
 	var err error
 	if s.Host, s.Port, err = splitServer(c.args[2]); err != nil {
 		return err
 	}
+	o := order{Do: "collect check", Source: &s, Change: c.opt.collect}
+	a, err := c.order(ctx, o)
+	if err != nil {
+		return err
+	}
+	keep := a.Sources[0].Keep
+	if a.Deletes {
+		c.say("Mail of %s at %s has stayed over there so far. From now on it is deleted there\nwhen it is safe here, also what was fetched before.", s.Login, s.Host)
+	}
 	if s.Password, err = c.askPassword(fmt.Sprintf("Password of %s at %s: ", s.Login, s.Host)); err != nil {
 		return err
 	}
-	o := order{Do: "collect check", Source: &s, Password: s.Password}
-	if _, err := c.order(ctx, o); err != nil {
+	if _, err := s.OutsideServer.check(); err != nil {
 		return err
 	}
 	var dialer outsideDialer
 	if s.OutsideServer, err = dialer.find(ctx, s.OutsideServer); err != nil {
 		return fmt.Errorf("nothing was stored: %w", err)
 	}
-	o.Do = "collect add"
-	a, err := c.order(ctx, o)
-	if err != nil {
+	o.Do, o.Password = "collect add", s.Password
+	if a, err = c.order(ctx, o); err != nil {
 		return err
 	}
 	what := "is collected for"
@@ -73,10 +80,29 @@ func collectAdd(ctx context.Context, c *call) error {
 		what = "is collected anew for"
 	}
 	c.say("Mail of %s at %s %s %s now.", s.Login, s.where(), what, a.Address)
-	if !s.Keep {
+	if keep {
+		c.say("It stays over there as well.")
+	} else {
 		c.say("It is deleted over there when it is safe here.")
 	}
 	return nil
+}
+
+// collectFlags are the options of a source, of which it is known whether they were given.
+func collectFlags(fs *flag.FlagSet, change *CollectChange) {
+	fs.BoolFunc("keep", "leave the mail over there as well; --keep=false ends that", func(text string) error {
+		keep, err := strconv.ParseBool(text)
+		if err != nil {
+			return errors.New("take true or false")
+		}
+		change.Keep = &keep
+		return nil
+	})
+	given := func(to **string) func(string) error {
+		return func(text string) error { *to = &text; return nil }
+	}
+	fs.Func("every", "look every `TIME`, from 1m to 24h; 5m unless given", given(&change.Every))
+	fs.Func("folder", "put the mail into the folder `NAME` and not the INBOX", given(&change.Folder))
 }
 
 // whichSource makes an order about the sources that the arguments name.

@@ -242,8 +242,29 @@ func (c *Collector) look(ctx context.Context, job *collectJob, source CollectSou
 	c.hurry()
 }
 
-// Check brings a source into its normal form, and says in one sentence why it cannot be added.
-func (c *Collector) Check(s *CollectSource) error {
+// Check says in one sentence why a source cannot be added; its password may be missing. It gives it the options that it would
+// have then, and tells of those that it has now: before has no host where it is not there.
+func (c *Collector) Check(s *CollectSource, change CollectChange) (before CollectSource, err error) {
+	if s.Password == "" {
+		s.Password = "asked for later"
+		defer func() { s.Password = "" }()
+	}
+	if err := c.normalise(s); err != nil {
+		return before, err
+	}
+	sources, err := c.book.list()
+	if err != nil {
+		return before, err
+	}
+	at, err := s.renew(sources, change)
+	if at >= 0 {
+		before = sources[at]
+	}
+	return before, err
+}
+
+// normalise brings a source into its normal form, and says in one sentence why that cannot be.
+func (c *Collector) normalise(s *CollectSource) error {
 	if _, err := s.check(); err != nil {
 		return err
 	}
@@ -255,21 +276,22 @@ func (c *Collector) Check(s *CollectSource) error {
 	return nil
 }
 
-// Add stores a source, whose login was tried; changed says that it was there, and is another one now. What was fetched from
-// it before is not fetched again.
-func (c *Collector) Add(s CollectSource) (changed bool, err error) {
+// Add stores a source, whose login was tried; changed says that it was there, and is another one now: it has the options that
+// it had, but for those that change names. What was fetched from it before is not fetched again.
+func (c *Collector) Add(s CollectSource, change CollectChange) (changed bool, err error) {
 	c.editing.Lock()
 	defer c.editing.Unlock()
-	if err := c.Check(&s); err != nil {
+	if err := c.normalise(&s); err != nil {
 		return false, err
 	}
 	err = c.book.change(func(sources []CollectSource) ([]CollectSource, error) {
-		for i := range sources {
-			if sources[i].name() == s.name() {
-				changed = true
-				sources[i] = s
-				return sources, nil
-			}
+		at, err := s.renew(sources, change)
+		if err != nil {
+			return nil, err
+		}
+		if changed = at >= 0; changed {
+			sources[at] = s
+			return sources, nil
 		}
 		if len(sources) >= maxCollectSources {
 			return nil, fmt.Errorf("mail is collected from %d accounts already, and more cannot be", maxCollectSources)
@@ -313,6 +335,9 @@ func choose(sources []CollectSource, account, host, login string) []CollectSourc
 
 // errNothingCollected says that no source fits.
 func errNothingCollected(account, host, login string) error {
+	if account == "" {
+		return errors.New("nothing is collected: `appliance collect add` begins that")
+	}
 	return fmt.Errorf("nothing is collected for %s: see `appliance collect list`", strings.Join(strings.Fields(account+" "+host+" "+login), " "))
 }
 
