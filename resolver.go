@@ -301,12 +301,14 @@ func onLoopback(server string) bool {
 	return err == nil && ap.Addr().IsLoopback()
 }
 
-// asciiName gives the form of a name that the DNS has (RFC 5891). Names with underscores are left as they are.
+// asciiName gives the form of a name that the DNS has (RFC 5891). Names with underscores are left as they are, and so are the
+// labels down to _tcp, _domainkey and the like in front of a domain that is in Unicode.
 func asciiName(name string) (string, error) {
 	name = strings.TrimSuffix(name, ".")
-	for i := range len(name) {
-		if name[i] >= 0x80 {
-			return idna.Lookup.ToASCII(name)
+	if !isASCII([]byte(name)) {
+		var err error
+		if name, err = internationalName(name); err != nil {
+			return "", err
 		}
 	}
 	// A name that the DNS cannot hold does not exist. It must not look as if nobody could tell, for senders choose names.
@@ -314,6 +316,32 @@ func asciiName(name string) (string, error) {
 		return "", errors.New("no domain name")
 	}
 	return name, nil
+}
+
+// internationalName is asciiName for a name in Unicode. IDNA knows host names alone, in which no underscore may be (RFC 5891
+// §4.2.3.1, RFC 8552 §1.1): the domain is translated for itself, and a selector in Unicode (RFC 8616 §4) too.
+func internationalName(name string) (string, error) {
+	labels := strings.Split(name, ".")
+	domain := 0
+	for i, label := range labels {
+		if strings.HasPrefix(label, "_") {
+			domain = i + 1
+		}
+	}
+	for i, label := range labels[:domain] {
+		if !isASCII([]byte(label)) {
+			ascii, err := idna.Lookup.ToASCII(label)
+			if err != nil {
+				return "", err
+			}
+			labels[i] = ascii
+		}
+	}
+	ascii, err := idna.Lookup.ToASCII(strings.Join(labels[domain:], "."))
+	if err != nil {
+		return "", err
+	}
+	return strings.Join(append(labels[:domain], ascii), "."), nil
 }
 
 // plainHost gives a host name of an answer as we write names.

@@ -162,6 +162,13 @@ func TestResolver(t *testing.T) {
 		v4.example.org.        A    192.0.2.2
 		none.example.org.      MX   0 .
 		xn--bcher-kva.example. MX   10 mail.example.org.
+		_mta-sts.xn--bcher-kva.example. TXT "v=STSv1; id=1"
+		_dmarc.xn--bcher-kva.example. TXT "v=DMARC1; p=none"
+		s1._domainkey.xn--bcher-kva.example. TXT "v=DKIM1"
+		xn--schlssel-95a._domainkey.xn--bcher-kva.example. TXT "v=DKIM1; t=s"
+		_smtp._tls.xn--bcher-kva.example. TXT "v=TLSRPTv1"
+		_25._tcp.xn--bcher-kva.example. TLSA 3 1 1 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+		_imaps._tcp.xn--bcher-kva.example. SRV 0 1 993 mail.example.org.
 		long.example.org.      TXT  `+long+`
 		1.2.0.192.in-addr.arpa. PTR mail.example.org.
 		_25._tcp.mail.example.org. TLSA 3 1 1 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
@@ -194,6 +201,15 @@ func TestResolver(t *testing.T) {
 		{mx("EXAMPLE.ORG."), "[{mail.example.org 10} {backup.example.org 20}]"},
 		{mx("none.example.org"), "[{ 0}]"},
 		{mx("bücher.example"), "[{mail.example.org 10}]"},
+		{mx("bü_cher.example"), "not found"},
+		{show(s.TXT(ctx, "_mta-sts.bücher.example")), "[v=STSv1; id=1]"},
+		{show(s.TXT(ctx, "_dmarc.BÜCHER.example.")), "[v=DMARC1; p=none]"},
+		{show(s.TXT(ctx, "s1._domainkey.bücher.example")), "[v=DKIM1]"},
+		{show(s.TXT(ctx, "schlüssel._domainkey.bücher.example")), "[v=DKIM1; t=s]"},
+		{show(s.TXT(ctx, "_smtp._tls.bücher.example")), "[v=TLSRPTv1]"},
+		{show(s.TXT(ctx, "_dmarc.ü")), "not found"},
+		{show(s.TXT(ctx, "ü._dmarc")), "not found"},
+		{show(s.TXT(ctx, "_dmarc.bü cher.example")), "not found"},
 		{mx("mail.example.org"), "not found"},
 		{mx("missing.example.org"), "not found"},
 		{mx(""), "not found"},
@@ -216,6 +232,12 @@ func TestResolver(t *testing.T) {
 	}
 	if records, authentic, err := s.TLSA(ctx, "mail.example.org", 25); err != nil || len(records) != 1 || authentic {
 		t.Errorf("TLSA: %v %v %v", records, authentic, err)
+	}
+	if records, _, err := s.TLSA(ctx, "bücher.example", 25); err != nil || len(records) != 1 {
+		t.Errorf("TLSA of a domain in Unicode: %v %v", records, err)
+	}
+	if services, err := s.SRV(ctx, "_imaps._tcp.bücher.example"); err != nil || len(services) != 1 {
+		t.Errorf("SRV of a domain in Unicode: %v %v", services, err)
 	}
 	s.set(func(s *testDNS) { s.signed = true })
 	if _, authentic, err := s.TLSA(ctx, "mail.example.org", 25); err != nil || !authentic {

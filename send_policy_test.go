@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"crypto/sha512"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -151,6 +153,29 @@ func TestSendMTASTS(t *testing.T) {
 	none := "version: STSv1\nmode: none\nmax_age: 86400\n"
 	w.policy.Store(&none)
 	w.try("mode none", SendSent, "other.test")
+}
+
+// The queue has domains in Unicode: their policies hold as well.
+func TestSendMTASTSInternational(t *testing.T) {
+	w := openSendWorld(t, `
+		xn--bcher-kva.test.          MX 1 other.test.
+		xn--bcher-kva.test.          MX 2 mx.xn--bcher-kva.test.
+		mx.xn--bcher-kva.test.       A 192.0.2.1
+		other.test.                  A 192.0.2.2
+		_mta-sts.xn--bcher-kva.test. TXT "v=STSv1; id=1;"
+	`)
+	w.Fetch = func(_ context.Context, host, _ string) ([]byte, error) {
+		if host != "mta-sts.xn--bcher-kva.test" {
+			return nil, errors.New("no such host")
+		}
+		return []byte(strings.ReplaceAll(stsTestPolicy, "mx.x.test", "mx.xn--bcher-kva.test")), nil
+	}
+	w.at("192.0.2.2:25", &remoteServer{})
+	named := w.at("192.0.2.1:25", &remoteServer{tls: w.authority.serve("mx.xn--bcher-kva.test")})
+	w.expect("enforced", w.one(outgoing(sendTestText, "x@bücher.test")), SendSent, "mx.xn--bcher-kva.test [192.0.2.1]")
+	if got := named.got(); len(got) != 1 || !got[0].secure {
+		t.Errorf("arrived: %+v", got)
+	}
 }
 
 // A policy is looked at anew before it expires, and a new id makes it count at once.
