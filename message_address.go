@@ -283,7 +283,7 @@ func (p *addressScanner) skipComment() {
 		}
 		text = append(text, c)
 	}
-	p.comment = strings.TrimSpace(string(text))
+	p.comment, p.broken = strings.TrimSpace(string(text)), true // it is not closed
 }
 
 // angle reads <route:local@domain>.

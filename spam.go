@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/emersion/go-msgauth/authres"
 )
 
 // spamLimit is the score from which on a message is for Junk. No message is refused for its score.
@@ -147,7 +149,10 @@ func (f *SpamFilter) judge(ctx context.Context, m *ReceivedMail, findings *Findi
 	if f.grey != nil && !findings.Collected && f.grey.refuses(j) {
 		return Verdict{Refuse: greylistWords, Later: true}, nil
 	}
-	if verdict.Folder != "" {
+	switch {
+	case verdict.Folder != "" && findings.DMARC.Result == authres.ResultPermError:
+		j.add(spamLimit, "who wrote it cannot be told: "+findings.DMARC.Reason)
+	case verdict.Folder != "":
 		j.add(spamLimit, "its author's domain asks that such mail be treated as suspicious (DMARC)")
 	}
 	for _, zone := range listed.wait() {
@@ -192,9 +197,9 @@ func (j *spamJudgment) look(reader *spamReader) error {
 	if err != nil {
 		return err
 	}
-	if list, _ := fromAddresses(m.fields); len(list) > 0 {
+	if list, ok := fromAddresses(m.fields); len(list) > 0 {
 		j.author, j.authored = list[0], true
-		j.vouched = j.findings.Vouches(j.author.Domain)
+		j.vouched = ok && j.findings.Vouches(j.author.Domain)
 	}
 	j.tokens = slices.Clone(m.tokens.list)
 	j.message = messageName(m.fields)

@@ -116,7 +116,6 @@ func TestSpamRules(t *testing.T) {
 		{"192.0.2.9", "carl@friend.example", "", friendLetter, "is not its own (+0.7)"},
 		{"192.0.2.1", "carl@friend.example", "mail.test", friendLetter, "with the name of this server (+2.0)"},
 		{"192.0.2.1", "carl@friend.example", "pc", friendLetter, "without a name of the internet (+0.5)"},
-		{"192.0.2.1", "carl@friend.example", "", change("From:", "X-From:"), "does not say whom it is from (+2.0)"},
 		{"192.0.2.1", "carl@friend.example", "", change("carl@friend.example>", "bob@test.lan>"), "says that it is from here, and comes from outside (+2.5)"},
 		{"192.0.2.1", "carl@friend.example", "", change("Carl <", `"service@bank.example" <`), "shows another address than the author's (+2.0)"},
 		{"192.0.2.1", "carl@friend.example", "", change("Message-ID:", "X-ID:"), "it has no Message-ID (+0.7)"},
@@ -227,6 +226,23 @@ func TestSpamDMARC(t *testing.T) {
 	v, err := f.JudgeCollected(context.Background(), "ann@test.lan", strings.NewReader(friendLetter), int64(len(friendLetter)))
 	if err != nil || v.Folder != "" || v.Refuse != "" || strings.Contains(v.Fields, "spf=") || !strings.Contains(v.Fields, "dmarc=none") {
 		t.Errorf("collected: %+v %v", v, err)
+	}
+}
+
+// TestSpamUnfitFrom puts into Junk what does not say clearly whom it is from, whoever vouches for it, and says why.
+func TestSpamUnfitFrom(t *testing.T) {
+	f := testSpamFilter(t, SpamConfig{Verifier: testVerifier(startDNS(t, friendZone))})
+	f.learned.note("ann@test.lan", mustAddress("carl@friend.example"), knownWritten, 0)
+	for from, reason := range map[string]string{
+		"X-From: <carl@friend.example>":                             "there is no From field",
+		"From: <carl@friend.example>\r\nFrom: <ann@friend.example>": "there is more than one From field",
+		"From: <carl@friend.example> <ann@bank.example>":            "the From field is not a list of mail addresses",
+	} {
+		text := strings.Replace(friendLetter, "From: Carl <carl@friend.example>", from, 1)
+		v := judged(t, f, mailTo("192.0.2.1", "carl@friend.example", text, "ann@test.lan"))
+		if v.Folder != "Junk" || v.Refuse != "" || !strings.Contains(v.Fields, "who wrote it cannot be told: "+reason+" (+5.0)") {
+			t.Errorf("%q: %+v", from, v)
+		}
 	}
 }
 

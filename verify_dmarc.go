@@ -44,16 +44,53 @@ type authorPolicy struct {
 	failed    error         // nobody could tell
 }
 
-// authorDomains gives the domains of all From fields, each once.
+// authorDomains gives the domains of all From fields, each once. Of fields that are no lists of mailboxes it gives whatever
+// some program might take for an author's domain.
 func authorDomains(fields []headerField) []string {
 	var domains []string
-	list, _ := addressesOf(fields, "From")
-	for _, a := range list {
-		if domain, ok := asciiDomain(a.Domain); ok && !slices.Contains(domains, domain) {
+	add := func(domain string) {
+		if domain, ok := asciiDomain(strings.TrimRight(domain, ".")); ok && !slices.Contains(domains, domain) {
 			domains = append(domains, domain)
 		}
 	}
+	list, ok := fromAddresses(fields)
+	for _, a := range list {
+		add(a.Domain)
+	}
+	for _, h := range fields {
+		if ok || !h.Is("From") {
+			continue
+		}
+		for _, after := range strings.Split(h.Value(), "@")[1:] {
+			end := 0
+			for end < len(after) && isDomainByte(after[end]) {
+				end++
+			}
+			add(after[:end])
+		}
+	}
 	return domains
+}
+
+// unfitAuthors says what is wrong with the From field of a message, "" for nothing: there must be one, and it must be a list of
+// mailboxes (RFC 5322 §3.6.2), for else programs do not agree on who the author is (RFC 7489 §6.6.1).
+func unfitAuthors(fields []headerField) string {
+	froms := 0
+	for _, h := range fields {
+		if h.Is("From") {
+			froms++
+		}
+	}
+	_, ok := fromAddresses(fields)
+	switch {
+	case froms == 0:
+		return "there is no From field"
+	case froms > 1:
+		return "there is more than one From field"
+	case !ok:
+		return "the From field is not a list of mail addresses"
+	}
+	return ""
 }
 
 // authorPolicies looks up the policies of all authors' domains at once.
@@ -136,21 +173,22 @@ func parseDMARC(text string) *dmarc.Record {
 }
 
 // decideDMARC holds the policies of the authors' domains against what SPF and DKIM found. With several authors each domain
-// is tried, and the strictest policy among those that fail counts (RFC 7489 §6.6.1).
+// is tried, and the strictest policy among those that fail counts (RFC 7489 §6.6.1). Who cannot be read is for Junk at least.
 func (v *Verifier) decideDMARC(policies []authorPolicy, m *openedMail, f *Findings) DMARCFinding {
 	switch {
 	case m.tooLong:
 		return DMARCFinding{Result: authres.ResultPermError, Disposition: "quarantine", Reason: "the header is too long to be checked"}
 	case len(authorDomains(m.fields)) > maxAuthorDomains:
 		return DMARCFinding{Result: authres.ResultPermError, Disposition: "quarantine", Reason: "there are too many authors to be checked"}
-	case len(policies) == 0:
-		return DMARCFinding{Result: authres.ResultPermError, Disposition: "none", Reason: "no author can be read"}
 	}
 	drawn, worst := v.chance(), DMARCFinding{}
 	for i, p := range policies {
 		if one := p.decide(f, drawn); i == 0 || one.weight() > worst.weight() {
 			worst = one
 		}
+	}
+	if unfit := unfitAuthors(m.fields); unfit != "" && worst.Disposition != "reject" {
+		worst.Result, worst.Disposition, worst.Reason = authres.ResultPermError, "quarantine", unfit
 	}
 	return worst
 }

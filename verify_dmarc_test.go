@@ -106,8 +106,23 @@ func TestDMARC(t *testing.T) {
 		{"group: a@reject.example;", "", "", "fail reject reject"},
 		{"\"x@unknown.example\" <a@reject.example>", "", "", "fail reject reject"},
 		{"a@a.test, a@b.test, a@c.test, a@d.test, a@e.test, a@reject.example", "", "", "permerror  quarantine"},
-		{"nobody", "", "", "permerror  none"},
-		{"", "", "", "permerror  none"},
+		{"a@none.example\r\nFrom: a@none.example", "pass none.example", "", "permerror none quarantine"},
+		{"nobody", "", "", "permerror  quarantine"},
+		{"", "", "", "permerror  quarantine"},
+		{"group:;", "", "", "permerror  quarantine"},
+
+		// What is no list of mailboxes: every domain in it counts.
+		{"Bank <<a@reject.example>>", "", "", "fail reject reject"},
+		{"\"Bank <a@reject.example>", "", "", "fail reject reject"},
+		{"a@reject.example.", "", "", "fail reject reject"},
+		{"<a@unknown.example> <a@reject.example>", "pass unknown.example", "", "fail reject reject"},
+		{"a@unknown.example (<a@reject.example>", "pass unknown.example", "", "fail reject reject"},
+		{"(<a@reject.example>", "", "", "fail reject reject"},
+		{"Bank <<a@reject.example>>", "pass reject.example", "", "permerror reject quarantine"},
+		{"<a@unknown.example> <a@none.example>", "", "", "permerror none quarantine"},
+		{"Ann <a@unknown.example", "", "", "permerror  quarantine"},
+		{"\"a@reject.example\" <a@unknown.example>", "", "", "none  none"},
+		{"a@unknown.example (not a@reject.example)", "", "", "none  none"},
 		{"a@[192.0.2.1]", "", "", "none  none"},
 	} {
 		m := mailFrom("192.0.2.1", "", "From: "+test.from+"\r\n\r\n")
