@@ -37,7 +37,7 @@ const layout = `
 	index: maildir mailstate uidlist
 	mailbox (delivery folder view watch incoming mailfile quota metadata): address maildir mailstate foldername uidlist keywords flagjournal subscriptions acl attributes index
 
-	resolver:
+	resolver: message.isASCII
 	envelope: mailbox.cutLast
 	tomlfile:
 	settings: naming tomlfile maildir.writeFileAtomic
@@ -49,7 +49,7 @@ const layout = `
 	received: address message
 	verify: resolver received address naming message mailbox.cutLast
 	dns: address dkim.DNSRecord tls
-	spam: settings.milterAddress resolver received verify address naming message mailbox mailstate maildir conn.clip
+	spam: settings.milterAddress outbox.outboxName resolver received verify address naming message mailbox mailstate maildir conn.clip
 	send: resolver envelope address naming message mailbox.cutLast conn.writeChunk conn.clip
 	relay: send resolver address naming tomlfile maildir.writeFileAtomic
 	notice:
