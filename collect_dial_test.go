@@ -154,7 +154,7 @@ func TestCollectFindsServer(t *testing.T) {
 func TestSplitServer(t *testing.T) {
 	for text, want := range map[string]string{
 		"imap.example.org": "imap.example.org 0", "imap.example.org:993": "imap.example.org 993", "[::1]:143": "::1 143", "::1": "::1 0", "[::1]": "::1 0",
-		"a:0": "", "a:x": "", "a:": "", "a:70000": "", ":993": " 993", "[::1": "",
+		"a:0": "", "a:x": "", "a:": "", "a:70000": "", ":993": "", "[::1": "",
 	} {
 		host, port, err := splitServer(text)
 		if got := fmt.Sprint(host, " ", port); err == nil && got != want || err != nil && want != "" {

@@ -64,8 +64,11 @@ func relaySet(ctx context.Context, c *call) error {
 
 // splitServer reads HOST[:PORT]; port is 0 without one.
 func splitServer(s string) (host string, port int, err error) {
+	if inner, ok := strings.CutPrefix(s, "["); ok && strings.HasSuffix(inner, "]") {
+		s = strings.TrimSuffix(inner, "]")
+	}
 	if _, err := netip.ParseAddr(s); err == nil || !strings.Contains(s, ":") {
-		return strings.Trim(s, "[]"), 0, nil
+		return s, 0, nil
 	}
 	host, text, err := net.SplitHostPort(s)
 	if err == nil {
