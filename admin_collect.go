@@ -18,7 +18,6 @@ func (ad *admin) onCollect(verb string, o order) (a answer, known bool, err erro
 		if before, err = ad.collector.Check(o.Source, o.Change); err == nil {
 			a.Address = o.Source.Account
 			a.Sources = []CollectReport{{CollectSource: *o.Source}}
-			a.Changed = before.Host != ""
 			a.Deletes = before.Keep && !o.Source.Keep
 		}
 	case "add":

@@ -47,9 +47,9 @@ func (ad *admin) setRelay(o order) (answer, error) {
 	if err != nil {
 		return answer{}, fmt.Errorf("nothing is changed: %w", err)
 	}
-	want.Port, want.From, want.TLS = found.Port, found.From, relaySTARTTLS
+	want.Port, want.From, want.TLS = found.Port, found.From, tlsStart
 	if found.Implicit {
-		want.TLS = relayImplicit
+		want.TLS = tlsImplicit
 	}
 	if err := ad.relays.Set(want); err != nil {
 		return answer{}, err
@@ -64,7 +64,7 @@ func (ad *admin) checkRelay(want RelaySetting) error {
 	if want.Port == 0 {
 		want.Port = 465
 	}
-	want.TLS = relayImplicit
+	want.TLS = tlsImplicit
 	if _, err := want.check(); err != nil {
 		return err
 	}

@@ -12,7 +12,7 @@ import (
 // tlsAdmin carries out orders about certificates.
 type tlsAdmin struct {
 	open     func() (*Certificates, error) // gives those that are open, or opens them
-	names    *HostNames
+	names    func() *HostNames
 	settings string // file
 }
 
@@ -47,10 +47,10 @@ func (ad *tlsAdmin) set(certs *Certificates, files OwnFiles, text []byte) error 
 	if err != nil {
 		return fmt.Errorf("reading the certificate: %w", err)
 	}
-	if !covers(leaf, ad.names.All()...) {
+	if own := ad.names(); !covers(leaf, own.All()...) {
 		names := certNames(leaf)
 		return fmt.Errorf("the certificate is for %s, and this machine is called %s: choose its name with --hostname, or hostname in settings.toml",
-			strings.Join(names, ", "), ad.names.Host)
+			strings.Join(names, ", "), own.Host)
 	}
 	if err := changeSettings(ad.settings, settingChange{"tls_cert", files.Cert}, settingChange{"tls_key", files.Key}); err != nil {
 		return err

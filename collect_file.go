@@ -40,12 +40,6 @@ const (
 	protocolIMAP = "imap"
 )
 
-// The two ways to TLS. Without it no password is sent.
-const (
-	tlsImplicit = "implicit" // from the first byte
-	tlsStart    = "starttls" // STARTTLS or STLS, which must succeed
-)
-
 // OutsideServer is a mailbox on another server, and how to log in there.
 type OutsideServer struct {
 	Protocol string `toml:"protocol" json:"protocol"` // "pop3" or "imap"

@@ -109,7 +109,7 @@ func mailOf(domain string) string {
 }
 
 func relayTLSWords(kind string) string {
-	if kind == relayImplicit {
+	if kind == tlsImplicit {
 		return "TLS from the start"
 	}
 	return "STARTTLS"

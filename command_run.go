@@ -276,7 +276,7 @@ func (c *call) serve(ctx context.Context, h *house) error {
 	control, err := openControl(h.data.control(), &admin{accounts: h.accounts, store: h.store, queue: out.openedQueue,
 		relays: h.relays, sender: sender, facts: facts, check: h.check, collector: collector,
 		spam: func() (*SpamFilter, error) { return spam, nil }, tls: &tlsAdmin{
-			open: func() (*Certificates, error) { return certs, nil }, names: h.names(), settings: h.data.settings()}, log: h.log})
+			open: func() (*Certificates, error) { return certs, nil }, names: h.names, settings: h.data.settings()}, log: h.log})
 	if err != nil {
 		return err
 	}

@@ -174,7 +174,7 @@ func (h *house) stoppedTLS() *tlsAdmin {
 		}
 		return h.openCertificates("", func(cfg *CertificatesConfig) { cfg.AsIs = true })
 	}
-	return &tlsAdmin{open: open, names: h.names(), settings: h.data.settings()}
+	return &tlsAdmin{open: open, names: h.names, settings: h.data.settings()}
 }
 
 // openWebPorts opens the ports 80 and 443 as far as they are to be had, moved as those for mail are.

@@ -122,16 +122,8 @@ func (d *Doctor) now() time.Time {
 	return time.Now()
 }
 
-// Check does all checks and gives what was found, always in the same order. It takes some 20 s at most.
-func (d *Doctor) Check(ctx context.Context) ([]Finding, error) {
-	diagnosis, err := d.Examine(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return diagnosis.Findings, nil
-}
-
-// Examine is Check with all that follows from it. It fails only where the facts cannot be had.
+// Examine does all checks and gives what was found, always in the same order, with all that follows from it. It takes some
+// 20 s at most, and fails only where the facts cannot be had.
 func (d *Doctor) Examine(ctx context.Context) (*Diagnosis, error) {
 	facts, err := d.Facts()
 	if err != nil {

@@ -171,17 +171,7 @@ func (d *Doctor) localAddresses() []netip.Addr {
 	if d.Local != nil {
 		return d.Local()
 	}
-	list, err := net.InterfaceAddrs()
-	if err != nil {
-		return nil
-	}
-	var found []netip.Addr
-	for _, a := range list {
-		if prefix, err := netip.ParsePrefix(a.String()); err == nil && prefix.Addr().IsGlobalUnicast() {
-			found = append(found, prefix.Addr().Unmap())
-		}
-	}
-	return found
+	return interfaceAddresses()
 }
 
 // reachWeb says whether one of some web servers takes a connection, and from which of our addresses.

@@ -602,7 +602,7 @@ func TestFreeSpace(t *testing.T) {
 func TestDoctorWithoutFacts(t *testing.T) {
 	w := openDoctorWorld(t)
 	w.doctor.Facts = func() (*DoctorFacts, error) { return nil, errors.New("no accounts") }
-	if found, err := w.doctor.Check(context.Background()); err == nil || found != nil {
+	if found, err := w.doctor.Examine(context.Background()); err == nil || found != nil {
 		t.Errorf("%v, %v", found, err)
 	}
 }
@@ -616,12 +616,12 @@ func TestDoctorManyDomains(t *testing.T) {
 	for i := range 200 {
 		w.facts.Domains = append(w.facts.Domains, DomainFact{Name: fmt.Sprintf("d%d.example.org", i)})
 	}
-	found, err := w.doctor.Check(context.Background())
+	diagnosis, err := w.doctor.Examine(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
 	domains := map[string]bool{}
-	for _, f := range found {
+	for _, f := range diagnosis.Findings {
 		if f.Name == "mx" {
 			domains[f.Subject] = true
 		}

@@ -149,8 +149,7 @@ func (q *Queue) standing(d *queueDest) destStanding {
 // hasRoom says whether one more try may run for a destination of a standing. The lock is held.
 func (q *Queue) hasRoom(standing destStanding) bool {
 	unproven := q.running[destUnknown] + q.running[destSuspect]
-	switch {
-	case unproven+q.running[destAnswers] >= queueAtOnce, standing != destAnswers && unproven >= queueUnproven:
+	if unproven+q.running[destAnswers] >= queueAtOnce || standing != destAnswers && unproven >= queueUnproven {
 		return false
 	}
 	return standing != destSuspect || q.running[destSuspect] < queueSuspects

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/netip"
+	"strings"
 )
 
 // traceFields is how many fields this server has put in front of a message from another: Return-Path and Received.
@@ -22,6 +23,18 @@ type ReceivedMail struct {
 	TLS      bool
 	Message  io.ReaderAt // with the trace fields in front
 	Size     int64
+}
+
+// The fields in which the filter says what it thinks of a message. Nobody else's are believed: they are taken out of what
+// arrives.
+const (
+	spamStatusField  = "X-Spam-Status"
+	spamReasonsField = "X-Spam-Reasons"
+)
+
+// isVerdictField says whether only this program may write a field of this name.
+func isVerdictField(name string) bool {
+	return strings.EqualFold(name, spamStatusField) || strings.EqualFold(name, spamReasonsField)
 }
 
 // Verdict is what shall become of a message. The zero value delivers it to the

@@ -38,15 +38,9 @@ type RelaySetting struct {
 	From     string `toml:"from,omitempty" json:"from,omitempty"` // envelope sender that it demands, "" for that of each message
 }
 
-// The two ways to TLS.
-const (
-	relayImplicit = "implicit"
-	relaySTARTTLS = "starttls"
-)
-
 // relay gives the setting as the sender has it.
 func (r *RelaySetting) relay() *Relay {
-	return &Relay{Host: r.Host, Port: r.Port, Implicit: r.TLS == relayImplicit, User: r.User, Password: r.Password, From: r.From}
+	return &Relay{Host: r.Host, Port: r.Port, Implicit: r.TLS == tlsImplicit, User: r.User, Password: r.Password, From: r.From}
 }
 
 // where names the server.
@@ -71,8 +65,8 @@ func (r *RelaySetting) check() (key string, err error) {
 	switch {
 	case r.Port < 1 || r.Port > 65535:
 		return "port", fmt.Errorf("%d is not between 1 and 65535", r.Port)
-	case r.TLS != relayImplicit && r.TLS != relaySTARTTLS:
-		return "tls", fmt.Errorf("%q is neither %s nor %s", r.TLS, relayImplicit, relaySTARTTLS)
+	case r.TLS != tlsImplicit && r.TLS != tlsStart:
+		return "tls", fmt.Errorf("%q is neither %s nor %s", r.TLS, tlsImplicit, tlsStart)
 	case !isLoginText(r.User):
 		return "user", errors.New("the user name has 1 to 255 characters in one line")
 	case !isLoginText(r.Password):

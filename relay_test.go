@@ -21,8 +21,8 @@ func TestRelays(t *testing.T) {
 	if err != nil || book.For("ann@home.test") != nil || len(book.List()) != 0 {
 		t.Fatalf("an empty book: %v", err)
 	}
-	general := RelaySetting{Host: "smtp.isp.test", Port: 465, TLS: relayImplicit, User: "home", Password: "pass \"word\" ü"}
-	own := RelaySetting{Domain: "BÜCHER.test", Host: "smtp.BÜCHER.test", Port: 587, TLS: relaySTARTTLS, User: "x@isp.test", Password: "p", From: "x@isp.test"}
+	general := RelaySetting{Host: "smtp.isp.test", Port: 465, TLS: tlsImplicit, User: "home", Password: "pass \"word\" ü"}
+	own := RelaySetting{Domain: "BÜCHER.test", Host: "smtp.BÜCHER.test", Port: 587, TLS: tlsStart, User: "x@isp.test", Password: "p", From: "x@isp.test"}
 	for _, r := range []RelaySetting{general, own} {
 		if err := book.Set(r); err != nil {
 			t.Fatal(err)

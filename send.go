@@ -110,6 +110,12 @@ type Sender struct {
 	closed   bool
 }
 
+// The two ways to TLS, as files about other servers name them. Without it no password is sent.
+const (
+	tlsImplicit = "implicit" // from the first byte
+	tlsStart    = "starttls" // STARTTLS or STLS, which must succeed
+)
+
 // Relay is a server that takes our mail for others, after a login.
 type Relay struct {
 	Host     string

@@ -427,11 +427,12 @@ func endOfRead(err error) error {
 
 // begin notes a field and says what to do with it.
 func (h *headerCopier) begin(name string) (keep, collect bool) {
+	if isVerdictField(name) {
+		return false, false
+	}
 	switch strings.ToLower(name) {
 	case "return-path", "bcc", "resent-bcc":
 		return !h.submission, false
-	case "x-spam-status", "x-spam-reasons": // see isVerdictField
-		return false, false
 	case "authentication-results":
 		h.holding = true
 	case "received":

@@ -69,16 +69,8 @@ func (v *Verifier) Verify(ctx context.Context, m *ReceivedMail) (*Findings, erro
 		return f, nil
 	}
 	f.Judged = true
-	message, err := openMail(m)
-	if err != nil {
+	if err := v.examine(ctx, m, f); err != nil {
 		return nil, err
-	}
-	f.Offline = !v.online(ctx)
-	if err := v.check(ctx, message, f); err != nil {
-		return nil, err
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("verifying a message: %w", err)
 	}
 	if v.Log != nil {
 		v.Log.Debug("verified", "id", m.ID, "remote", m.Remote, "spf", f.SPF.Result, "dkim", len(f.DKIM), "dmarc", f.DMARC.Result,
@@ -91,21 +83,29 @@ func (v *Verifier) Verify(ctx context.Context, m *ReceivedMail) (*Findings, erro
 // are asked for.
 func (v *Verifier) VerifyCollected(ctx context.Context, m *ReceivedMail) (*Findings, error) {
 	f := &Findings{Host: v.Hostname(), Judged: true, Collected: true}
-	message, err := openMail(m)
-	if err != nil {
-		return nil, err
-	}
-	f.Offline = !v.online(ctx)
-	if err := v.check(ctx, message, f); err != nil {
+	if err := v.examine(ctx, m, f); err != nil {
 		return nil, err
 	}
 	if f.DMARC.Result != authres.ResultPass {
 		f.DMARC = DMARCFinding{Result: authres.ResultNone, Disposition: "none"}
 	}
-	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("verifying a message: %w", err)
-	}
 	return f, nil
+}
+
+// examine opens a message and checks it as far as the DNS can be asked.
+func (v *Verifier) examine(ctx context.Context, m *ReceivedMail, f *Findings) error {
+	message, err := openMail(m)
+	if err != nil {
+		return err
+	}
+	f.Offline = !v.online(ctx)
+	if err := v.check(ctx, message, f); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("verifying a message: %w", err)
+	}
+	return nil
 }
 
 // openMail takes the header of a message apart.
