@@ -189,13 +189,18 @@ func (a *Accounts) Resolve(to Address) ([]string, error) {
 }
 
 // Owns says whether the account may send as the address: its own, with or
-// without a tag, or any other local address whose mail reaches it.
+// without a tag, any other local address whose mail reaches it, or one
+// elsewhere that it was given.
 func (a *Accounts) Owns(account string, from Address) bool {
 	if from.Local == "" || from.Domain == "" {
 		return false
 	}
+	account = strings.ToLower(account)
 	reached, err := a.Resolve(from)
-	return err == nil && slices.Contains(reached, strings.ToLower(account))
+	if errors.Is(err, ErrNotLocal) {
+		return a.current().sendsWith(account, from)
+	}
+	return err == nil && slices.Contains(reached, account)
 }
 
 // IsLocalDomain says whether the domain is one of ours: the default domain or

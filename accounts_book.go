@@ -18,6 +18,8 @@ type User struct {
 	Quota         string `toml:"quota,omitempty" json:"quota,omitempty"`                   // "500M"; "": none
 	QuotaMessages int64  `toml:"quota_messages,omitempty" json:"quota_messages,omitempty"` // 0: none
 
+	SendAs []string `toml:"send_as,omitempty" json:"send_as,omitempty"` // addresses elsewhere
+
 	Apps []AppPassword `toml:"app_password,omitempty" json:"app_passwords,omitempty"`
 }
 
@@ -75,6 +77,7 @@ func (b *accountBook) clone() *accountBook {
 	c := &accountBook{Users: slices.Clone(b.Users), Aliases: slices.Clone(b.Aliases), text: b.text}
 	for i := range c.Users {
 		c.Users[i].Apps = slices.Clone(c.Users[i].Apps)
+		c.Users[i].SendAs = slices.Clone(c.Users[i].SendAs)
 	}
 	for i := range c.Aliases {
 		c.Aliases[i].To = slices.Clone(c.Aliases[i].To)

@@ -50,6 +50,9 @@ func (b *accountBook) check() *accountsMistake {
 		}
 	}
 	b.index()
+	if mistake := b.checkElsewhere(); mistake != nil {
+		return mistake
+	}
 	for i := range b.Aliases {
 		if err := b.checkReach(&b.Aliases[i]); err != nil {
 			return &accountsMistake{tomlPlace{table: "alias", n: i, key: "to"}, err}
@@ -78,6 +81,9 @@ func (u *User) check(i int, taken map[string]bool) *accountsMistake {
 	}
 	if key, err := u.checkQuota(); err != nil {
 		return &accountsMistake{tomlPlace{table: "user", n: i, key: key}, err}
+	}
+	if err := u.checkOutside(); err != nil {
+		return &accountsMistake{tomlPlace{table: "user", n: i, key: "send_as"}, err}
 	}
 	return u.checkApps(i)
 }
@@ -212,6 +218,9 @@ func (b *accountBook) comparable() [2]any {
 		if len(u.Apps) == 0 {
 			u.Apps = nil
 		}
+		if len(u.SendAs) == 0 {
+			u.SendAs = nil
+		}
 	}
 	return [2]any{append([]User{}, c.Users...), append([]Alias{}, c.Aliases...)}
 }
@@ -292,6 +301,9 @@ func (u *User) text() string {
 	}
 	if u.QuotaMessages != 0 {
 		writeField(&out, "", "quota_messages", u.QuotaMessages)
+	}
+	if len(u.SendAs) > 0 {
+		writeField(&out, "", "send_as", u.SendAs)
 	}
 	writeTime(&out, "", u.Created)
 	for _, app := range u.Apps {

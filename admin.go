@@ -15,6 +15,7 @@ type order struct {
 	Name     string   `json:"name,omitempty"`     // a person's or an app password's
 	Password string   `json:"password,omitempty"` // "": generate one
 	To       []string `json:"to,omitempty"`       // of an alias
+	Outside  string   `json:"outside,omitempty"`  // address elsewhere
 
 	JSON  bool        `json:"json,omitempty"` // a listing is wanted in JSON
 	ID    string      `json:"id,omitempty"`   // of a message that waits; "": all
@@ -45,7 +46,8 @@ type answer struct {
 
 	Queue []QueueEntry `json:"queue,omitempty"` // the one that was asked for
 
-	Relays []RelaySetting `json:"relays,omitempty"`
+	Relays  []RelaySetting  `json:"relays,omitempty"`
+	Outside []OutsideReport `json:"outside,omitempty"`
 
 	// A listing may be long. It is written where it is made, and read once.
 	Listing bool `json:"listing,omitempty"` // there is one
@@ -126,6 +128,11 @@ func (ad *admin) perform(o order) (answer, error) {
 			ad.check.Learn(o.Diagnosis)
 		}
 		return answer{}, nil
+	}
+	if verb, ok := strings.CutPrefix(o.Do, "user sender "); ok {
+		if a, known, err := ad.onOutside(verb, o); known {
+			return a, err
+		}
 	}
 	if verb, ok := strings.CutPrefix(o.Do, "tls "); ok {
 		if a, known, err := ad.tls.perform(verb, o); known {
@@ -212,7 +219,11 @@ func (ad *admin) removeUser(o order) (answer, error) {
 	if collecting != nil {
 		return answer{}, fmt.Errorf("%s is removed, but its accounts elsewhere, with their passwords, could not be taken out: %w", address, collecting)
 	}
-	return answer{Address: address, Path: path}, nil
+	relays, err := ad.forgetRelays()
+	if err != nil {
+		return answer{}, fmt.Errorf("%s is removed, but its relays, with their passwords, could not be taken out: %w", address, err)
+	}
+	return answer{Address: address, Path: path, Relays: relays}, nil
 }
 
 // quota changes a quota, if there is something to change, and tells it and

@@ -26,7 +26,7 @@ type options struct {
 	name          string
 	messages      string
 	all           bool
-	domain        string
+	scope         string // of a relay
 	from          string
 	collect       CollectChange
 	ham, spam     string
@@ -66,7 +66,7 @@ func (e *usageError) Error() string { return e.text }
 
 // commands lists all commands in the order of the help text.
 func commands() []command {
-	return slices.Concat(runCommands(), userCommands(), aliasCommands(), queueCommands(), relayCommands(), collectCommands(), spamCommands(), doctorCommands(), dnsCommands(), tlsCommands(), caCommands(), versionCommands())
+	return slices.Concat(runCommands(), userCommands(), outsideCommands(), aliasCommands(), queueCommands(), relayCommands(), collectCommands(), spamCommands(), doctorCommands(), dnsCommands(), tlsCommands(), caCommands(), versionCommands())
 }
 
 // run does what the arguments (without the program's name) say and gives the

@@ -215,7 +215,7 @@ func TestDailyCheckOfTheAppliance(t *testing.T) {
 	if got := sender.Destination("maria@example.org", "friends.test"); got != "friends.test" {
 		t.Errorf("without a relay mail goes to %s", got)
 	}
-	if err := h.relays.Set(RelaySetting{Domain: "example.net", Host: "relay.example", Port: 587, TLS: tlsStart, User: "u", Password: "p"}); err != nil {
+	if err := h.relays.Set(RelaySetting{For: "example.net", Host: "relay.example", Port: 587, TLS: tlsStart, User: "u", Password: "p"}); err != nil {
 		t.Fatal(err)
 	}
 	if got := sender.Destination("maria@example.org", "friends.test"); got != "relay relay.example:587 u" {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -20,23 +21,25 @@ func relayCommands() []command {
 		{name: "relay set", args: "HOST[:PORT] USER", min: 2, max: 2, about: "send all mail to other servers by the provider's server, after a login",
 			more: "HOST is the server that your provider names for outgoing mail (SMTP). Port and TLS are found,\n" +
 				"and the login is tried before anything is changed. The password is asked for.\n" +
+				"--for is for the mail of one address or of all addresses at a domain. People with accounts at\n" +
+				"the same provider have a relay each: --for ADDRESS.\n" +
 				"Where a provider takes only your address with it as envelope sender, --from gives that;\n" +
 				"other servers then report failures to that address. Your own in the message stays.",
 			flags: func(fs *flag.FlagSet, o *options) {
 				passwordFlags(fs, o)
-				relayDomainFlag(fs, o)
+				relayScopeFlag(fs, o)
 				fs.StringVar(&o.from, "from", "", "envelope sender `ADDRESS` in place of each person's own")
 			}, run: relaySet},
 		{name: "relay remove", about: "send mail directly to the servers of its recipients again", flags: func(fs *flag.FlagSet, o *options) {
 			dataFlag(fs, o)
-			relayDomainFlag(fs, o)
+			relayScopeFlag(fs, o)
 		}, run: relayRemove},
 		{name: "relay list", about: "list the servers that take mail for others", flags: listFlags, run: relayList},
 	}
 }
 
-func relayDomainFlag(fs *flag.FlagSet, o *options) {
-	fs.StringVar(&o.domain, "domain", "", "only for mail from addresses at `DOMAIN`")
+func relayScopeFlag(fs *flag.FlagSet, o *options) {
+	fs.StringVar(&o.scope, "for", "", "only for mail from the address or domain `SENDER`")
 }
 
 func relaySet(ctx context.Context, c *call) error {
@@ -44,17 +47,21 @@ func relaySet(ctx context.Context, c *call) error {
 	if err != nil {
 		return &usageError{err.Error()}
 	}
-	password, err := c.askPassword(fmt.Sprintf("Password of %s at %s: ", c.args[1], host))
-	if err != nil {
+	o := order{Do: "relay check", Relay: &RelaySetting{Host: host, Port: port, User: c.args[1], For: c.opt.scope, From: c.opt.from}}
+	if _, err := c.order(ctx, o); err != nil {
 		return err
 	}
-	a, err := c.order(ctx, order{Do: "relay set", Password: password,
-		Relay: &RelaySetting{Host: host, Port: port, User: c.args[1], Domain: c.opt.domain, From: c.opt.from}})
+	o.Do = "relay set"
+	if o.Password, err = c.askPassword(fmt.Sprintf("Password of %s at %s: ", c.args[1], host)); err != nil {
+		return err
+	}
+	a, err := c.order(ctx, o)
 	if err != nil {
 		return err
 	}
 	r := &a.Relays[0]
-	c.say("The login works. %s to other servers goes by %s (%s) now.", mailOf(r.Domain), r.where(), relayTLSWords(r.TLS))
+	c.say("The login works. %s to other servers goes by %s (%s) now.", mailOf(r.For), r.where(), relayTLSWords(r.TLS))
+	c.sayShared(a.Outside)
 	if r.From != "" {
 		c.say("Its envelope sender is %s: what other servers report comes to that mailbox at the provider.", r.From)
 	}
@@ -101,11 +108,24 @@ func (c *call) askPassword(prompt string) (string, error) {
 	return string(password), nil
 }
 
-func mailOf(domain string) string {
-	if domain == "" {
+func mailOf(scope string) string {
+	if scope == "" {
 		return "Mail"
 	}
-	return "Mail from " + domain
+	return "Mail from " + scope
+}
+
+// sayShared says whose mail goes by one login at a provider, where it is more than one address.
+func (c *call) sayShared(outside []OutsideReport) {
+	var addresses []string
+	for _, o := range outside {
+		if !slices.Contains(addresses, o.Address) {
+			addresses = append(addresses, o.Address)
+		}
+	}
+	if len(addresses) > 1 {
+		c.say("That is the mail of %s. Where each has a login of its own, set a relay for each: --for ADDRESS.", wordList(addresses))
+	}
 }
 
 func relayTLSWords(kind string) string {
@@ -126,14 +146,14 @@ func (c *call) sayRetried(n int) {
 }
 
 func relayRemove(ctx context.Context, c *call) error {
-	a, err := c.order(ctx, order{Do: "relay remove", Relay: &RelaySetting{Domain: c.opt.domain}})
+	a, err := c.order(ctx, order{Do: "relay remove", Relay: &RelaySetting{For: c.opt.scope}})
 	if err != nil {
 		return err
 	}
-	if c.opt.domain == "" {
+	if c.opt.scope == "" {
 		c.say("Mail to other servers goes there directly now.")
 	} else {
-		c.say("%s has no relay of its own any more.", c.opt.domain)
+		c.say("%s has no relay of its own any more.", c.opt.scope)
 	}
 	c.sayRetried(a.Count)
 	return nil
@@ -158,7 +178,7 @@ func relayList(ctx context.Context, c *call) error {
 		if r.From != "" {
 			from = "as " + r.From
 		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", mailOf(r.Domain), r.where(), relayTLSWords(r.TLS), r.User, from)
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", mailOf(r.For), r.where(), relayTLSWords(r.TLS), r.User, from)
 	}
 	return w.Flush()
 }

@@ -147,6 +147,7 @@ func userRemove(ctx context.Context, c *call) error {
 	if a.Path != "" {
 		c.say("The mail lies in %s", a.Path)
 	}
+	c.sayForgotten(a.Relays)
 	return nil
 }
 
@@ -172,6 +173,9 @@ func userList(ctx context.Context, c *call) error {
 		}
 		if u.QuotaMessages > 0 {
 			notes = append(notes, "quota "+messagesText(u.QuotaMessages))
+		}
+		if len(u.SendAs) > 0 {
+			notes = append(notes, "sends with "+strings.Join(u.SendAs, " "))
 		}
 		if n := len(u.Apps); n > 0 {
 			notes = append(notes, fmt.Sprintf("app passwords: %d", n))

@@ -71,6 +71,19 @@ func aliasAddress(s string) (string, error) {
 	return checkedDomain(s, address)
 }
 
+// outsideAddress checks that an address can be one elsewhere, and gives its
+// normal form. One that needs quotes is not stored anywhere.
+func outsideAddress(s string) (string, error) {
+	address, err := splitAddress(s)
+	if err != nil {
+		return "", err
+	}
+	if !isDotString(address.Local) {
+		return "", fmt.Errorf("%q has a part before the @ that needs quotes, which no program here can send with", s)
+	}
+	return checkedDomain(s, address)
+}
+
 func splitAddress(s string) (Address, error) {
 	address, err := ParseAddress(strings.TrimSpace(s))
 	if err != nil {

@@ -188,14 +188,18 @@ func (o *Outbound) undelivered(ctx context.Context, err error) Outcome {
 }
 
 // report brings a report to the sender of a message: into the INBOX of somebody here, else back into the queue with the null
-// reverse-path, so that nobody is told of it in turn (RFC 5321 §4.5.5).
-func (o *Outbound) report(ctx context.Context, to string, message []byte) error {
+// reverse-path, so that nobody is told of it in turn (RFC 5321 §4.5.5). Who has sent with an address elsewhere is told here:
+// the provider of that address may be what cannot be reached.
+func (o *Outbound) report(ctx context.Context, about *Envelope, message []byte) error {
+	to := about.From
 	addr, err := ParseAddress(to)
 	if err != nil {
 		return fmt.Errorf("reporting to %q: %w", to, err)
 	}
 	accounts, err := o.cfg.Accounts.Resolve(addr)
 	switch {
+	case errors.Is(err, ErrNotLocal) && o.cfg.Accounts.Exists(about.Account):
+		accounts = []string{about.Account}
 	case errors.Is(err, ErrNotLocal):
 		return o.queueReport(to, message)
 	case errors.Is(err, ErrNoUser):

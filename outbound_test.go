@@ -294,13 +294,13 @@ func TestOutboundBounce(t *testing.T) {
 	w.next.mu.Lock()
 	w.next.refuse = nil
 	w.next.mu.Unlock()
-	if err := w.out.report(context.Background(), "friend@friends.test", []byte("Subject: report\r\n\r\n")); err != nil {
+	if err := w.out.report(context.Background(), &Envelope{From: "friend@friends.test", Account: "removed@test.lan"}, []byte("Subject: report\r\n\r\n")); err != nil {
 		t.Fatal(err)
 	}
 	if m := w.next.wait(t); m.from != "" || m.text != "Subject: report\r\n\r\n" {
 		t.Errorf("report: %+v", m)
 	}
-	if err := w.out.report(context.Background(), "gone@test.lan", []byte("Subject: report\r\n\r\n")); err != nil {
+	if err := w.out.report(context.Background(), &Envelope{From: "gone@test.lan"}, []byte("Subject: report\r\n\r\n")); err != nil {
 		t.Errorf("a report for nobody: %v", err)
 	}
 }

@@ -50,8 +50,8 @@ type QueueConfig struct {
 	Send func(ctx context.Context, destination string, m *Outgoing) []Outcome
 	// Destination groups what shares connections: a domain, or the relay that takes its mail.
 	Destination func(from, domain string) string
-	// Report delivers a report to the sender of a message: to a local mailbox, or back into the queue.
-	Report func(ctx context.Context, to string, message []byte) error
+	// Report delivers a report to the sender of a message with this envelope: to a local mailbox, or back into the queue.
+	Report func(ctx context.Context, about *Envelope, message []byte) error
 	// Changed is told, if it is not nil, of each message whose state has changed; gone says that it waits no more.
 	Changed  func(e QueueEntry, gone bool)
 	Damaged  func(ids []string) // is told, if it is not nil, which messages were set aside as they cannot be read

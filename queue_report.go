@@ -73,7 +73,7 @@ func (q *Queue) report(ctx context.Context, item *queueItem, news []reportedReci
 		}
 		message, err := q.compose(item, about, now)
 		if err == nil {
-			err = q.cfg.Report(context.WithoutCancel(ctx), item.Envelope.From, message)
+			err = q.cfg.Report(context.WithoutCancel(ctx), &item.Envelope, message)
 		}
 		if err != nil {
 			q.cfg.Log.Error("a sender could not be told", "id", item.id, "action", string(action), "error", err)

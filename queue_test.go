@@ -101,13 +101,13 @@ func (w *queueWorld) doSend(ctx context.Context, dest string, m *Outgoing) []Out
 	return outcomes
 }
 
-func (w *queueWorld) doReport(_ context.Context, to string, message []byte) error {
+func (w *queueWorld) doReport(_ context.Context, about *Envelope, message []byte) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.refuse != nil {
 		return w.refuse
 	}
-	w.reports = append(w.reports, to+"\n"+string(message))
+	w.reports = append(w.reports, about.From+"\n"+string(message))
 	return nil
 }
 

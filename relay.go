@@ -15,8 +15,9 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
-// The servers that take our mail for others after a login: one for the senders of each domain that has its own, one for
-// everybody else, or none. They lie with their passwords in DATA/relays.toml, which the process that owns the data folder
+// The servers that take our mail for others after a login: one for each address or domain of senders that has its own, one for
+// everybody else, or none. People with accounts at the same provider have one each: it takes no mail of one by the login of
+// the other. They lie with their passwords in DATA/relays.toml, which the process that owns the data folder
 // writes, and which it reads once.
 
 // relaysPreamble opens the file.
@@ -29,8 +30,8 @@ const maxRelays = 100
 
 // RelaySetting is one relay as the file has it.
 type RelaySetting struct {
-	Domain   string `toml:"domain,omitempty" json:"domain,omitempty"` // of the senders whose mail it takes; "": of all that have no own
-	Host     string `toml:"host" json:"host"`                         // name or IP address
+	For      string `toml:"for,omitempty" json:"for,omitempty"` // address or domain of the senders whose mail it takes; "": all that have no own
+	Host     string `toml:"host" json:"host"`                   // name or IP address
 	Port     int    `toml:"port" json:"port"`
 	TLS      string `toml:"tls" json:"tls"` // "implicit" or "starttls"; without TLS there is none
 	User     string `toml:"user" json:"user"`
@@ -48,7 +49,7 @@ func (r *RelaySetting) where() string { return net.JoinHostPort(r.Host, strconv.
 
 // check brings names to the form in which they are compared and gives the first field that is wrong.
 func (r *RelaySetting) check() (key string, err error) {
-	r.Host, r.Domain = normalDomain(strings.TrimSpace(r.Host)), normalDomain(strings.TrimSpace(r.Domain))
+	r.Host = normalDomain(strings.TrimSpace(r.Host))
 	if _, err := netip.ParseAddr(r.Host); err != nil {
 		if err := checkDomain(r.Host); err != nil {
 			return "host", fmt.Errorf("%q is no name of a server: %w", r.Host, err)
@@ -57,10 +58,8 @@ func (r *RelaySetting) check() (key string, err error) {
 			return "host", fmt.Errorf("%q is no name of a server", r.Host)
 		}
 	}
-	if r.Domain != "" {
-		if err := checkDomain(r.Domain); err != nil {
-			return "domain", fmt.Errorf("%q is no domain: %w", r.Domain, err)
-		}
+	if r.For, err = relayScope(r.For); err != nil {
+		return "for", err
 	}
 	switch {
 	case r.Port < 1 || r.Port > 65535:
@@ -79,6 +78,25 @@ func (r *RelaySetting) check() (key string, err error) {
 	}
 	return "", nil
 }
+
+// relayScope gives the normal form of whom a relay is for: an address, a domain, or "".
+func relayScope(text string) (string, error) {
+	text = strings.TrimSpace(text)
+	if text == "" {
+		return "", nil
+	}
+	if isAddress(text) {
+		return outsideAddress(text)
+	}
+	domain := normalDomain(text)
+	if err := checkDomain(domain); err != nil {
+		return "", fmt.Errorf("%q is neither an address nor a domain: %w", text, err)
+	}
+	return domain, nil
+}
+
+// isAddress tells an address from a domain.
+func isAddress(scope string) bool { return strings.Contains(scope, "@") }
 
 // isLoginText says whether a text can be half of a login: SASL PLAIN has no way to say more (RFC 4616 §2).
 func isLoginText(s string) bool {
@@ -109,53 +127,60 @@ func OpenRelays(file string) (*Relays, error) {
 	for i := range book.Relays {
 		r := &book.Relays[i]
 		key, err := r.check()
-		if err == nil && seen[r.Domain] {
-			key, err = "domain", errors.New("there is a relay for these senders already")
+		if err == nil && seen[r.For] {
+			key, err = "for", errors.New("there is a relay for these senders already")
 		}
 		if err != nil {
 			return nil, &tomlError{file, lineOfPlace(string(text), tomlPlace{table: "relay", n: i, m: -1, key: key}), key + ": " + err.Error()}
 		}
-		seen[r.Domain] = true
+		seen[r.For] = true
 	}
 	b.list.Store(&book.Relays)
 	return b, nil
 }
 
-// List gives all relays, the one for everybody first, then by domain.
+// List gives all relays, the one for everybody first, then by whom they are for.
 func (b *Relays) List() []RelaySetting {
 	list := slices.Clone(*b.list.Load())
-	slices.SortFunc(list, func(x, y RelaySetting) int { return strings.Compare(x.Domain, y.Domain) })
+	slices.SortFunc(list, func(x, y RelaySetting) int { return strings.Compare(x.For, y.For) })
 	return list
 }
 
-// For gives the relay that takes mail with this reverse-path, nil for none. Reports have no sender: they go by the one for
-// everybody.
+// For gives the relay that takes mail with this reverse-path, nil for none: the one of the address, else of its domain, else
+// the one for everybody. Reports have no sender: they go by that.
 func (b *Relays) For(from string) *Relay {
 	list := *b.list.Load()
 	if len(list) == 0 {
 		return nil
 	}
-	domain := normalDomain(from[strings.LastIndexByte(from, '@')+1:])
-	var general *Relay
+	at := strings.LastIndexByte(from, '@')
+	domain := normalDomain(from[at+1:])
+	scopes := []string{"", domain}
+	if at > 0 {
+		scopes = append(scopes, normalLocal(from[:at])+"@"+domain)
+	}
+	best, found := -1, (*RelaySetting)(nil)
 	for i := range list {
-		switch r := &list[i]; r.Domain {
-		case domain:
-			return r.relay()
-		case "":
-			general = r.relay()
+		if rank := slices.Index(scopes, list[i].For); rank > best {
+			best, found = rank, &list[i]
 		}
 	}
-	return general
+	if found == nil {
+		return nil
+	}
+	return found.relay()
 }
 
 // Any gives a relay that takes mail of those who have none, nil for none: where nothing else is open, another's is better
-// than no way at all.
-func (b *Relays) Any() *Relay {
-	list := b.List()
-	if len(list) == 0 {
-		return nil
+// than no way at all. Only one for everybody or for a domain of ours may be that: by one for addresses at a provider the
+// mail would go out under somebody else's name.
+func (b *Relays) Any(isLocal func(domain string) bool) *Relay {
+	for _, r := range b.List() {
+		if r.For == "" || isLocal(r.For) {
+			return r.relay()
+		}
 	}
-	return list[0].relay()
+	return nil
 }
 
 // Set stores a relay in place of the one that the same senders had.
@@ -164,7 +189,7 @@ func (b *Relays) Set(r RelaySetting) error {
 		return fmt.Errorf("%s: %w", key, err)
 	}
 	return b.change(func(list []RelaySetting) ([]RelaySetting, error) {
-		if at := relayOf(list, r.Domain); at >= 0 {
+		if at := relayOf(list, r.For); at >= 0 {
 			list[at] = r
 			return list, nil
 		}
@@ -175,23 +200,41 @@ func (b *Relays) Set(r RelaySetting) error {
 	})
 }
 
-// Remove takes the relay of a domain's senders away; "" is the one for everybody.
-func (b *Relays) Remove(domain string) error {
-	domain = normalDomain(domain)
+// Remove takes the relay of an address or of a domain's senders away; "" is the one for everybody.
+func (b *Relays) Remove(scope string) error {
+	scope, err := relayScope(scope)
+	if err != nil {
+		return err
+	}
 	return b.change(func(list []RelaySetting) ([]RelaySetting, error) {
-		at := relayOf(list, domain)
+		at := relayOf(list, scope)
 		switch {
-		case at < 0 && domain == "":
+		case at < 0 && scope == "":
 			return nil, errors.New("there is no relay for everybody; `appliance relay list` shows all")
 		case at < 0:
-			return nil, fmt.Errorf("%s has no relay of its own; `appliance relay list` shows all", domain)
+			return nil, fmt.Errorf("%s has no relay of its own; `appliance relay list` shows all", scope)
 		}
 		return slices.Delete(list, at, at+1), nil
 	})
 }
 
-func relayOf(list []RelaySetting, domain string) int {
-	return slices.IndexFunc(list, func(r RelaySetting) bool { return r.Domain == domain })
+// Keep takes out those that are for nobody who is to be kept, and gives them.
+func (b *Relays) Keep(keep func(scope string) bool) (gone []RelaySetting, err error) {
+	for _, r := range b.List() {
+		if !keep(r.For) {
+			gone = append(gone, r)
+		}
+	}
+	if len(gone) == 0 {
+		return nil, nil
+	}
+	return gone, b.change(func(list []RelaySetting) ([]RelaySetting, error) {
+		return slices.DeleteFunc(list, func(r RelaySetting) bool { return !keep(r.For) }), nil
+	})
+}
+
+func relayOf(list []RelaySetting, scope string) int {
+	return slices.IndexFunc(list, func(r RelaySetting) bool { return r.For == scope })
 }
 
 // change writes a changed list down and then answers from it.

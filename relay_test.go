@@ -22,8 +22,9 @@ func TestRelays(t *testing.T) {
 		t.Fatalf("an empty book: %v", err)
 	}
 	general := RelaySetting{Host: "smtp.isp.test", Port: 465, TLS: tlsImplicit, User: "home", Password: "pass \"word\" ü"}
-	own := RelaySetting{Domain: "BÜCHER.test", Host: "smtp.BÜCHER.test", Port: 587, TLS: tlsStart, User: "x@isp.test", Password: "p", From: "x@isp.test"}
-	for _, r := range []RelaySetting{general, own} {
+	own := RelaySetting{For: "BÜCHER.test", Host: "smtp.BÜCHER.test", Port: 587, TLS: tlsStart, User: "x@isp.test", Password: "p", From: "x@isp.test"}
+	ann := RelaySetting{For: "Ann@bücher.test", Host: "smtp.bücher.test", Port: 587, TLS: tlsStart, User: "ann", Password: "p"}
+	for _, r := range []RelaySetting{own, ann, general} {
 		if err := book.Set(r); err != nil {
 			t.Fatal(err)
 		}
@@ -35,8 +36,11 @@ func TestRelays(t *testing.T) {
 	for from, want := range map[string]Relay{
 		"ann@home.test":            {"smtp.isp.test", 465, true, "home", "pass \"word\" ü", ""},
 		"":                         {"smtp.isp.test", 465, true, "home", "pass \"word\" ü", ""},
-		"ann@bücher.test":          {"smtp.xn--bcher-kva.test", 587, false, "x@isp.test", "p", "x@isp.test"},
-		"ann@XN--BCHER-KVA.test":   {"smtp.xn--bcher-kva.test", 587, false, "x@isp.test", "p", "x@isp.test"},
+		"bob@bücher.test":          {"smtp.xn--bcher-kva.test", 587, false, "x@isp.test", "p", "x@isp.test"},
+		"Bob@XN--BCHER-KVA.test":   {"smtp.xn--bcher-kva.test", 587, false, "x@isp.test", "p", "x@isp.test"},
+		"ann@bücher.test":          {"smtp.xn--bcher-kva.test", 587, false, "ann", "p", ""},
+		"ANN@XN--BCHER-KVA.test":   {"smtp.xn--bcher-kva.test", 587, false, "ann", "p", ""},
+		"ann+tag@bücher.test":      {"smtp.xn--bcher-kva.test", 587, false, "x@isp.test", "p", "x@isp.test"},
 		"ann@sub.bücher.test":      {"smtp.isp.test", 465, true, "home", "pass \"word\" ü", ""},
 		`"ann@bücher.test"@x.test`: {"smtp.isp.test", 465, true, "home", "pass \"word\" ü", ""},
 	} {
@@ -52,11 +56,30 @@ func TestRelays(t *testing.T) {
 	if text, err := json.Marshal(book.List()); err != nil || strings.Contains(string(text), "pass") {
 		t.Errorf("a list tells passwords: %s %v", text, err)
 	}
+	spare := func(local string) string {
+		if r := book.Any(func(domain string) bool { return domain == local }); r != nil {
+			return r.User
+		}
+		return ""
+	}
+	if got := spare("home.test"); got != "home" {
+		t.Errorf("the spare relay is that of %q", got)
+	}
 	if err := book.Remove("other.test"); err == nil || !strings.Contains(err.Error(), "other.test has no relay of its own") {
 		t.Errorf("removing none: %v", err)
 	}
-	if err := book.Remove(""); err != nil || book.For("ann@home.test") != nil || book.For("ann@bücher.test") == nil {
+	if err := book.Remove(""); err != nil || book.For("ann@home.test") != nil || book.For("bob@bücher.test") == nil {
 		t.Errorf("removing the general one: %v", err)
+	}
+	if foreign, ours := spare("home.test"), spare("bücher.test"); foreign != "" || ours != "x@isp.test" {
+		t.Errorf("without a general one the spare is that of %q, and where the domain is ours that of %q", foreign, ours)
+	}
+	gone, err := book.Keep(func(scope string) bool { return !isAddress(scope) })
+	if err != nil || len(gone) != 1 || gone[0].For != "ann@bücher.test" || book.For("ann@bücher.test").User != "x@isp.test" {
+		t.Errorf("taking out those of addresses: %v %v", gone, err)
+	}
+	if gone, err := book.Keep(isAddress); err != nil || len(gone) != 1 || len(book.List()) != 0 {
+		t.Errorf("taking out the rest: %v %v", gone, err)
 	}
 	for _, c := range []struct{ text, want string }{
 		{"[[relay]]\nhost = 'a b'\nport = 1\ntls = 'implicit'\nuser = 'x'\npassword = 'y'\n", "relays.toml line 2: host: "},
@@ -65,6 +88,8 @@ func TestRelays(t *testing.T) {
 		{"[[relay]]\nhost = 'a'\nport = 1\ntls = 'implicit'\nuser = ''\npassword = 'y'\n", "line 5: user: "},
 		{"[[relay]]\nhost = 'a'\nport = 1\ntls = 'implicit'\nuser = 'x'\npassword = \"a\\nb\"\n", "line 6: password: "},
 		{"[[relay]]\nhost = 'a'\nport = 1\ntls = 'implicit'\nuser = 'x'\npassword = 'y'\nfrom = 'x'\n", "line 7: from: "},
+		{"[[relay]]\nfor = 'a b'\nhost = 'a'\nport = 1\ntls = 'implicit'\nuser = 'x'\npassword = 'y'\n", "line 2: for: \"a b\" is neither an address nor a domain"},
+		{"[[relay]]\nfor = '@a'\nhost = 'a'\nport = 1\ntls = 'implicit'\nuser = 'x'\npassword = 'y'\n", "line 2: for: \"@a\" is not an address"},
 		{"[[relay]]\nhots = 'a'\n", `line 2: there is no setting "relay.hots"`},
 		{strings.Repeat("[[relay]]\nhost = 'a'\nport = 1\ntls = 'implicit'\nuser = 'x'\npassword = 'y'\n", 2), "there is a relay for these senders already"},
 	} {
@@ -247,7 +272,7 @@ func TestRelayCommands(t *testing.T) {
 	for _, c := range []struct{ password, args, want string }{
 		{"wrong\n", "smtp.isp.test home --password-stdin", "appliance: nothing is changed: smtp.isp.test on port 465 does not take this user and password (it says: 535 wrong)"},
 		{"x\n", "smtp.isp.test:26 home --password-stdin", "appliance: nothing is changed: nobody answers at smtp.isp.test on port 26"},
-		{"x\n", "smtp.isp.test home --password-stdin --domain other.test", "nobody here has an address at other.test"},
+		{"x\n", "smtp.isp.test home --password-stdin --for other.test", "nobody here has an address at other.test"},
 		{"x\n", "smtp.isp.test home --password-stdin --from nobody", "is not an address"},
 		{"x\n", "smtp_isp.test home --password-stdin", "is no name of a server"},
 		{"x\n", "smtp.isp.test:99999 home --password-stdin", "is no server: write it as HOST or HOST:PORT"},

@@ -273,7 +273,7 @@ func TestNoBackscatter(t *testing.T) {
 	c.expect("250 ", "555 5.5.4 ", "221 ")
 
 	// A report of ours that is refused elsewhere is not reported in turn.
-	if err := w.out.report(t.Context(), "x@nothing.test", []byte("Subject: a report\r\n\r\n")); err != nil {
+	if err := w.out.report(t.Context(), &Envelope{From: "x@nothing.test"}, []byte("Subject: a report\r\n\r\n")); err != nil {
 		t.Fatal(err)
 	}
 	w.empty()
