@@ -15,6 +15,8 @@ type User struct {
 	Disabled bool      `toml:"disabled,omitempty" json:"disabled,omitempty"` // may not log in; mail still comes
 	Created  time.Time `toml:"created,omitempty" json:"created,omitzero"`
 
+	Language string `toml:"language,omitempty" json:"language,omitempty"` // of the page, "de"; "": what the browser asks for
+
 	Quota         string `toml:"quota,omitempty" json:"quota,omitempty"`                   // "500M"; "": none
 	QuotaMessages int64  `toml:"quota_messages,omitempty" json:"quota_messages,omitempty"` // 0: none
 

@@ -296,6 +296,9 @@ func (u *User) text() string {
 	if u.Disabled {
 		writeField(&out, "", "disabled", true)
 	}
+	if u.Language != "" {
+		writeField(&out, "", "language", u.Language)
+	}
 	if u.Quota != "" {
 		writeField(&out, "", "quota", u.Quota)
 	}

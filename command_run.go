@@ -245,7 +245,7 @@ func (c *call) serve(ctx context.Context, h *house) error {
 	}
 	defer h.closeSpam(spam)
 	p := &Protocols{
-		Accounts: h.accounts, Store: h.store, TLS: certs.Config(), Hostname: h.hostname,
+		Accounts: h.accounts, Store: h.store, TLS: certs.Config(), Hostname: h.hostname, Throttle: NewThrottle(nil),
 		Listen: c.opt.run.listen, Offset: c.opt.run.offset, MaxSize: h.maxSize(), Log: h.log,
 		Queue: out.Queue, Flood: out.Flood,
 		Judge: spam.Judge,
@@ -269,14 +269,18 @@ func (c *call) serve(ctx context.Context, h *house) error {
 	if end := c.checkDaily(h, out, facts); end != nil {
 		defer end()
 	}
-	defer inBackground(web.Serve)()
-	defer inBackground(certs.Run)()
 	collector := h.openCollector(out, spam)
-	defer inBackground(collector.Run)()
-	control, err := openControl(h.data.control(), &admin{accounts: h.accounts, store: h.store, queue: out.openedQueue,
+	ad := &admin{accounts: h.accounts, store: h.store, queue: out.openedQueue,
 		relays: h.relays, sender: sender, facts: facts, check: h.check, collector: collector,
 		spam: func() (*SpamFilter, error) { return spam, nil }, tls: &tlsAdmin{
-			open: func() (*Certificates, error) { return certs, nil }, names: h.names, settings: h.data.settings()}, log: h.log})
+			open: func() (*Certificates, error) { return certs, nil }, names: h.names, settings: h.data.settings()}, log: h.log}
+	if web.Handler, err = h.newPage(web, ad, p.Throttle, ports); err != nil {
+		return err
+	}
+	defer inBackground(web.Serve)()
+	defer inBackground(certs.Run)()
+	defer inBackground(collector.Run)()
+	control, err := openControl(h.data.control(), ad)
 	if err != nil {
 		return err
 	}

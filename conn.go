@@ -393,23 +393,18 @@ func (c *Conn) Login(ctx context.Context, protocol, user, password string) (Iden
 // it wait when check gives ErrBadLogin. guess is what the client knows: the same
 // one counts once.
 func (c *Conn) tryLogin(ctx context.Context, protocol, user, guess string, check func() (Identity, error)) (Identity, error) {
-	attempt, err := c.env.throttle.Begin(c.Remote, user, guess)
-	if err != nil {
+	id, wait, err := c.env.throttle.Try(c.Remote, user, guess, check)
+	switch {
+	case errors.Is(err, ErrThrottled):
 		c.rejectLogin(protocol, user, err)
 		return Identity{}, err
-	}
-	defer attempt.End()
-	id, err := check()
-	if errors.Is(err, ErrBadLogin) {
-		delay := attempt.Failed()
+	case errors.Is(err, ErrBadLogin):
 		c.rejectLogin(protocol, user, err)
-		c.pause(ctx, delay)
+		c.pause(ctx, wait)
 		return Identity{}, ErrBadLogin
-	}
-	if err != nil {
+	case err != nil:
 		return Identity{}, fmt.Errorf("checking a login: %w", err)
 	}
-	attempt.Succeeded()
 	return id, nil
 }
 

@@ -71,6 +71,7 @@ type Protocols struct {
 	MaxSize  int64       // bytes of a message, 0: DefaultMaxSize
 	Log      *slog.Logger
 	Now      func() time.Time // nil: time.Now; for throttling and trace fields
+	Throttle *Throttle        // of logins, shared with the page; nil: one of its own
 
 	// Queue takes mail of the people here for other domains. Nil: it is refused.
 	Queue *Queue
@@ -164,6 +165,9 @@ func (p *Protocols) prepare() {
 		p.wait = (*Conn).pause
 	}
 	p.env = newConnEnv(p.limits, p.TLS, p.Accounts, p.Now)
+	if p.Throttle != nil {
+		p.env.throttle = p.Throttle
+	}
 	if p.Store != nil {
 		p.text = newTextFeeder()
 		p.Store.OnArrival(p.text.arrived)

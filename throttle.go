@@ -102,6 +102,25 @@ func (t *Throttle) Begin(remote netip.Addr, user, password string) (*Attempt, er
 	return a, nil
 }
 
+// Try lets check decide about a login that the throttle allows; ErrThrottled when it allows none. After ErrBadLogin the answer has
+// to be held back for as long as wait says. guess is what the client knows: the same one counts once.
+func (t *Throttle) Try(remote netip.Addr, user, guess string, check func() (Identity, error)) (id Identity, wait time.Duration, err error) {
+	attempt, err := t.Begin(remote, user, guess)
+	if err != nil {
+		return Identity{}, 0, err
+	}
+	defer attempt.End()
+	id, err = check()
+	switch {
+	case err == nil:
+		attempt.Succeeded()
+		return id, 0, nil
+	case errors.Is(err, ErrBadLogin):
+		return Identity{}, attempt.Failed(), err
+	}
+	return Identity{}, 0, err
+}
+
 // End says that the check is over.
 func (a *Attempt) End() {
 	a.t.mu.Lock()

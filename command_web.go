@@ -1,0 +1,11 @@
+package main
+
+import "net/http"
+
+// newPage makes the page that people see in a browser, at the ports that are open.
+func (h *house) newPage(web *WebPorts, ad *admin, throttle *Throttle, ports []Port) (http.Handler, error) {
+	return NewWeb(WebConfig{
+		Accounts: h.accounts, Throttle: throttle, Do: ad.perform, Host: h.hostname, Ports: ports, Log: h.log,
+		Secure: func() int { _, secure := web.Numbers(); return secure },
+	})
+}
