@@ -329,7 +329,7 @@ func serverWords(where string, err error) string {
 
 // loginTrouble puts a refused login into words. said is what the server says to it.
 func loginTrouble(s *OutsideServer, said string) error {
-	if said = strings.TrimSpace(cleanText(clip(strings.Join(strings.Fields(said), " "), 300))); said != "" {
+	if said = foreignWords(said, 300); said != "" {
 		said = " (it says: " + said + ")"
 	}
 	return &outsideError{faultLogin, fmt.Sprintf("%s does not take the login of %s%s: look at login and password; many providers want an app password, and %s switched on in their settings",
@@ -338,7 +338,7 @@ func loginTrouble(s *OutsideServer, said string) error {
 
 // busyTrouble is a server that lets nobody in for now.
 func busyTrouble(s *OutsideServer, said string) error {
-	return &outsideError{faultPassing, fmt.Sprintf("%s lets nobody in now (it says: %s): it is tried again by itself", s.Host, cleanText(clip(said, 300))), nil}
+	return &outsideError{faultPassing, fmt.Sprintf("%s lets nobody in now (it says: %s): it is tried again by itself", s.Host, foreignWords(said, 300)), nil}
 }
 
 // candidates gives the ways to try, the safest first: TLS from the start and then STARTTLS, on the ports that the protocol

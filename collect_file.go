@@ -106,17 +106,6 @@ func (s *CollectSource) command() string {
 	return strings.Join(words, " ")
 }
 
-// quoteWord writes a word as the shells of all systems read it, where it is not a plain one.
-func quoteWord(s string) string {
-	if strings.ContainsAny(s, " '&|;<>()*?#!~^,`$\\") {
-		if strings.ContainsAny(s, "`$\\\"") { // these mean something between double quotes, too, but not to Windows
-			return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-		}
-		return `"` + s + `"`
-	}
-	return s
-}
-
 // where names the server and its port.
 func (s *OutsideServer) where() string { return net.JoinHostPort(s.Host, strconv.Itoa(s.Port)) }
 

@@ -109,7 +109,7 @@ func (s *outsideIMAP) allow(bytes int64) { s.conn.command(s.d, bytes) }
 func (s *outsideIMAP) trouble(what string, err error) error {
 	var reply *imap.Error
 	if errors.As(err, &reply) {
-		return &outsideError{faultPassing, fmt.Sprintf("%s refuses %s (it says: %s): it is tried again by itself", s.server.Host, what, cleanText(clip(reply.Text, 300))), err}
+		return &outsideError{faultPassing, fmt.Sprintf("%s refuses %s (it says: %s): it is tried again by itself", s.server.Host, what, foreignWords(reply.Text, 300)), err}
 	}
 	var known *outsideError
 	if errors.As(err, &known) {

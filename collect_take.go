@@ -151,19 +151,7 @@ func (r *collectRound) judge(ctx context.Context, drop *Maildrop, in *Incoming, 
 	case verdict.Refuse != "" && !verdict.Later:
 		target.Folder = "Junk"
 	}
-	if verdict.Fields == "" && len(verdict.Changes) == 0 {
-		return in, nil
-	}
-	longer, err := drop.Receive()
-	if err != nil {
-		return in, err
-	}
-	if err = verdict.Write(longer, in, in.Size(), 0); err != nil {
-		longer.Discard()
-		return in, err
-	}
-	in.Discard()
-	return longer, nil
+	return applyVerdict(drop.Receive, in, &verdict, 0)
 }
 
 // deliver puts a message into the maildrop, with the journal before and after it.
@@ -222,6 +210,9 @@ func receivedDate(in *Incoming) time.Time {
 	return time.Time{}
 }
 
+// collectWordsMost is how many characters such a sentence has at most.
+const collectWordsMost = 1000
+
 // collectWords is an error as one sentence for the person whose mail it is.
 func collectWords(s *CollectSource, err error) string {
 	switch {
@@ -232,8 +223,5 @@ func collectWords(s *CollectSource, err error) string {
 	case errors.Is(err, errAccountGone):
 		return fmt.Sprintf("%s has no account here any more: take it out with `appliance collect remove`", s.Account)
 	}
-	return strings.TrimSuffix(oneSentence(err.Error()), ".")
+	return strings.TrimSuffix(foreignWords(err.Error(), collectWordsMost), ".")
 }
-
-// oneSentence keeps what is written for people in one line.
-func oneSentence(s string) string { return strings.Join(strings.Fields(cleanText(s)), " ") }

@@ -166,7 +166,7 @@ func clipAll(texts []string) (short []string) {
 
 // mailNo is a message with a number.
 func mailNo(n int) string {
-	return fmt.Sprintf("Received: from a by b; Wed, 01 Jan 2020 0%d:00:00 +0000\r\nSubject: number %d\r\n\r\n.dot\r\n..\r\ntext %d\r\n", n%10, n, n)
+	return fmt.Sprintf("Received: from a by b; Wed, 01 Jan 2020 0%d:00:00 +0000\r\nFrom: maria@friends.test\r\nSubject: number %d\r\n\r\n.dot\r\n..\r\ntext %d\r\n", n%10, n, n)
 }
 
 // mailsNo are messages for a fake.

@@ -403,13 +403,6 @@ func (m *Msg) lookUp(folder string) {
 	}
 }
 
-// highestModSeq is for those who need only the number.
-func (f *Folder) highestModSeq() uint64 {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.modseq
-}
-
 // nextModSeq gives a new modseq, one that no crash can give again. The first of the folder's life in memory raises the
 // reservation in any case: an index that was left clean and knows a lower one has missed this life.
 func (f *Folder) nextModSeq() (uint64, error) {

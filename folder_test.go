@@ -476,3 +476,10 @@ func TestDurableFollowsFolder(t *testing.T) {
 		t.Errorf("a deleted folder: %v", err)
 	}
 }
+
+// highestModSeq is that of the last change.
+func (f *Folder) highestModSeq() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.modseq
+}

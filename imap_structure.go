@@ -264,14 +264,10 @@ func (c *cachedStructure) pieces() [7]*[]byte {
 	return [7]*[]byte{&c.envelope, &c.body, &c.structure, &c.body2, &c.struct2, &c.listed, &c.tree}
 }
 
-// renderStructure gives the cached value of a message: version, flags, and each
-// piece behind its length.
-func renderStructure(root *mimePart) []byte { return new(structureRenderer).render(root) }
-
 // structureRenderer renders one message after the other in the same memory.
 type structureRenderer struct{ text []byte }
 
-// render is renderStructure.
+// render gives the cached value of a message: version, flags, and each piece behind its length.
 func (r *structureRenderer) render(root *mimePart) []byte {
 	b := r.text[:0]
 	var ends [7]int // of the pieces in b, in their order; the sixth lies elsewhere

@@ -21,6 +21,7 @@ import (
 // of types that a file was handed.
 const layout = `
 	address:
+	words:
 	naming: address
 	mutf7:
 	message: address
@@ -42,7 +43,7 @@ const layout = `
 	tomlfile:
 	settings: naming tomlfile maildir.writeFileAtomic
 	accounts (password scram): address naming tomlfile maildir mailstate
-	tls: address maildir naming resolver
+	tls: address words maildir naming resolver
 	conn (throttle strangers inflate): accounts
 	sasl: accounts conn
 	dkim: resolver mailbox.plainName maildir address.ErrBadAddress
@@ -50,17 +51,17 @@ const layout = `
 	verify: resolver received address naming message mailbox.cutLast
 	dns: address dkim.DNSRecord tls
 	spam: settings.milterAddress outbox.outboxName resolver received verify address naming message mailbox mailstate maildir conn.clip
-	send: resolver envelope address naming message mailbox.cutLast conn.writeChunk conn.clip
+	send: resolver envelope address words naming message mailbox.cutLast conn.writeChunk conn.clip
 	relay: send resolver address naming tomlfile maildir.writeFileAtomic
 	notice:
-	queue: send envelope mailbox maildir conn.clip message notice
+	queue: send envelope words mailbox maildir conn.clip message notice
 	flood: maildir.writeFileAtomic
 	outbox: accounts address mailbox mailstate message notice queue send
 	outbound: outbox accounts address mailbox mailstate message send queue envelope flood notice foldername
 
 	pop3: accounts conn sasl mailbox mailstate protocols.Protocols
 	smtp: accounts address naming envelope queue notice.mailDate conn sasl mailbox mailstate message received verify protocols.Protocols
-	movein (collect): accounts address naming tomlfile maildir foldername mailbox mailstate received.Verdict message notice send resolver.asciiName queue.cleanText conn.clip conn.earlier conn.copySize smtp.headerCopier smtp.messageReader smtp.errTooLarge protocols.DefaultMaxSize
+	movein (collect): accounts address words naming tomlfile maildir foldername mailbox mailstate received.Verdict message notice send resolver.asciiName conn.clip conn.earlier conn.copySize smtp.headerCopier smtp.applyVerdict smtp.messageReader smtp.errTooLarge protocols.DefaultMaxSize
 
 	textindex:
 	imap: accounts acl conn sasl mailbox mailstate message mutf7 textindex protocols.Protocols

@@ -35,7 +35,7 @@
 //	doctor*.go, dns.go      whether mail comes in and goes out; the records that a domain publishes
 //	movein.go, collect_*.go  mail from accounts elsewhere
 //	index*.go, mailstate.go the disposable cache; the words of the store
-//	message*.go, address.go, mutf7.go  the formats of mail, without any state
+//	message*.go, address.go, mutf7.go, words.go  the formats of mail, what others say, without any state
 //
 // layout_test.go holds which of these may call which.
 package main

@@ -174,3 +174,6 @@ func TestStructureOfRev2(t *testing.T) {
 		}
 	}
 }
+
+// renderStructure gives the cached value of one message.
+func renderStructure(root *mimePart) []byte { return new(structureRenderer).render(root) }

@@ -16,7 +16,7 @@ func senderWords(e *QueueEntry) string {
 // recipientWords says in one line what a recipient waits for: "waits since 10:32 for ann@example.org: nobody answers; next
 // try 11:02".
 func recipientWords(e *QueueEntry, r *QueueRecipient, now time.Time) string {
-	reason := cleanText(strings.Join(strings.Fields(r.Reason), " "))
+	reason := foreignWords(r.Reason, 1000)
 	switch r.State {
 	case SendSent:
 		return "sent to " + r.Address

@@ -135,7 +135,7 @@ func trialWords(relay *Relay, err error) *trialError {
 		return &trialError{trialLogin, at + " offers no login by user and password: take the server and port that the provider names for outgoing mail (SMTP)"}
 	case errors.As(err, &login):
 		return &trialError{trialLogin, fmt.Sprintf("%s does not take this user and password (it says: %d %s): some providers want the whole address as the user, or a password that their web site makes for mail programs",
-			at, login.reply.Code, oneLineOf(login.reply.Message))}
+			at, login.reply.Code, foreignWords(login.reply.Message, 400))}
 	case errors.Is(err, errNoTLS):
 		return &trialError{trialSpeak, at + " offers no TLS, and a password is not sent without: take the port that the provider names for TLS, mostly 465 or 587"}
 	case errors.As(err, &certificate):
@@ -143,20 +143,9 @@ func trialWords(relay *Relay, err error) *trialError {
 	case errors.Is(err, errHandshake):
 		return &trialError{trialSpeak, fmt.Sprintf("TLS with %s fails (%s): take the port that the provider names for outgoing mail, mostly 465 or 587", at, words)}
 	case errors.As(err, &reply):
-		return &trialError{trialSpeak, fmt.Sprintf("%s does not want to talk to us (it says: %d %s): try again later, or ask the provider", at, reply.Code, oneLineOf(reply.Message))}
+		return &trialError{trialSpeak, fmt.Sprintf("%s does not want to talk to us (it says: %d %s): try again later, or ask the provider", at, reply.Code, foreignWords(reply.Message, 400))}
 	}
 	return &trialError{trialConnect, words}
-}
-
-// oneLineOf gives a remote's words in one line that cannot command a terminal.
-func oneLineOf(text string) string {
-	clean := func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 {
-			return ' '
-		}
-		return r
-	}
-	return strings.Join(strings.Fields(strings.Map(clean, strings.ToValidUTF8(clip(text, 400), "?"))), " ")
 }
 
 // askSender asks a relay that has let us in whether it takes a sender, and else whether it takes its user as one.
@@ -174,7 +163,7 @@ func (c *sendConn) askSender(relay Relay, sender string) (*Relay, *trialError) {
 		return &relay, nil
 	}
 	return nil, &trialError{trialLogin, fmt.Sprintf("the login works, but %s takes no mail from %s (it says: %d %s): give the address that the provider knows you by with --from",
-		relay.Host, first, refused.Code, oneLineOf(refused.Message))}
+		relay.Host, first, refused.Code, foreignWords(refused.Message, 400))}
 }
 
 // tryMail begins a transaction and leaves it again. Only a refusal for good counts.

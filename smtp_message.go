@@ -75,7 +75,7 @@ func (s *smtpSession) take(mail smtpMail, id string, r io.Reader, open func() (*
 		return in, verdict, err
 	}
 	if verdict, err = s.judge(mail, id, in); err == nil {
-		in, err = s.apply(open, in, &verdict)
+		in, err = applyVerdict(open, in, &verdict, traceFields)
 	}
 	taken = err == nil
 	return in, verdict, err
@@ -127,15 +127,16 @@ func (s *smtpSession) judge(mail smtpMail, id string, in *Incoming) (Verdict, er
 	return verdict, nil
 }
 
-// apply gives a message as a verdict wants it. One that is short is still in memory, and is not written twice. On an error in
-// is still the message.
-func (s *smtpSession) apply(open func() (*Incoming, error), in *Incoming, v *Verdict) (*Incoming, error) {
+// applyVerdict gives a message as a verdict wants it, in place of in. One that is short is still in memory, and is not written
+// twice; for a longer one open makes another file. trace is how many fields this server has put in front of it before. On an
+// error in is still the message.
+func applyVerdict(open func() (*Incoming, error), in *Incoming, v *Verdict, trace int) (*Incoming, error) {
 	if len(v.Changes) == 0 && (v.Fields == "" || in.Prepend([]byte(v.Fields))) {
 		return in, nil
 	}
 	other, err := open()
 	if err == nil {
-		err = v.Write(other, in, in.Size(), traceFields)
+		err = v.Write(other, in, in.Size(), trace)
 	}
 	if err != nil {
 		if other != nil {

@@ -243,6 +243,11 @@ func TestSpamUnfitFrom(t *testing.T) {
 		if v.Folder != "Junk" || v.Refuse != "" || !strings.Contains(v.Fields, "who wrote it cannot be told: "+reason+" (+5.0)") {
 			t.Errorf("%q: %+v", from, v)
 		}
+		v, err := f.JudgeCollected(context.Background(), "ann@test.lan", strings.NewReader(text), int64(len(text)))
+		if err != nil || v.Folder != "Junk" || v.Refuse != "" || !strings.Contains(v.Fields, "who wrote it cannot be told: "+reason+" (+5.0)") ||
+			!strings.Contains(v.Fields, "X-Spam-Status: Yes") || !strings.Contains(v.Fields, "dmarc=permerror") {
+			t.Errorf("collected, %q: %+v, %v", from, v, err)
+		}
 	}
 }
 

@@ -13,6 +13,9 @@ import (
 
 // What authorities answer, in a sentence for people.
 
+// foreignMost is how many characters of their own words stand in it.
+const foreignMost = 200
+
 // refusalWords gives the one that helps most: what an authority found out about us says more than that one was not reached.
 func refusalWords(name string, refusals []refusal, err error) string {
 	for _, r := range refusals {
@@ -32,7 +35,7 @@ func refusalWords(name string, refusals []refusal, err error) string {
 
 // problemWords puts an authority's own words (RFC 8555 §6.7) behind what they mean.
 func problemWords(name, authority string, p *acme.Problem) string {
-	detail := shortWords(p.Detail)
+	detail := foreignWords(p.Detail, foreignMost)
 	if detail != "" {
 		detail = " (" + detail + ")"
 	}
@@ -64,24 +67,14 @@ func shortReason(err error) string {
 	if err == nil {
 		return "unknown"
 	}
-	return shortWords(err.Error())
-}
-
-// shortWords keeps a foreign text short and on one line.
-func shortWords(s string) string {
-	const most = 200
-	s = strings.Join(strings.Fields(strings.ToValidUTF8(s, "?")), " ")
-	if runes := []rune(s); len(runes) > most {
-		s = string(runes[:most]) + "…"
-	}
-	return s
+	return foreignWords(err.Error(), foreignMost)
 }
 
 // issuerWords names who has signed a certificate.
 func issuerWords(leaf *x509.Certificate) string {
-	cn, org := shortWords(leaf.Issuer.CommonName), ""
+	cn, org := foreignWords(leaf.Issuer.CommonName, foreignMost), ""
 	if len(leaf.Issuer.Organization) > 0 {
-		org = shortWords(leaf.Issuer.Organization[0])
+		org = foreignWords(leaf.Issuer.Organization[0], foreignMost)
 	}
 	if strings.HasPrefix(cn, org) {
 		return cn

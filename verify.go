@@ -53,7 +53,7 @@ type Findings struct {
 	Judged  bool   // false: the message is not from outside, and the rest is empty
 	Offline bool   // no resolver answered, so that nothing could be asked
 	// Collected says that the message was fetched from elsewhere, so that nothing is known of the client: SPF and IPRev are
-	// empty, and DMARC passes or says nothing.
+	// empty, and DMARC passes, or says that nobody can tell who the author is, or says nothing.
 	Collected bool
 	SPF       SPFFinding
 	IPRev     IPRevFinding
@@ -85,9 +85,6 @@ func (v *Verifier) VerifyCollected(ctx context.Context, m *ReceivedMail) (*Findi
 	f := &Findings{Host: v.Hostname(), Judged: true, Collected: true}
 	if err := v.examine(ctx, m, f); err != nil {
 		return nil, err
-	}
-	if f.DMARC.Result != authres.ResultPass {
-		f.DMARC = DMARCFinding{Result: authres.ResultNone, Disposition: "none"}
 	}
 	return f, nil
 }
@@ -159,6 +156,11 @@ func (v *Verifier) check(ctx context.Context, m *openedMail, f *Findings) error 
 		return err
 	}
 	f.DMARC = v.decideDMARC(policies, m, f)
+	if unfit := unfitAuthors(m); f.Collected && unfit != "" {
+		f.DMARC = unfitFinding(unfit)
+	} else if f.Collected && f.DMARC.Result != authres.ResultPass { // SPF might have passed
+		f.DMARC = DMARCFinding{Result: authres.ResultNone, Disposition: "none"}
+	}
 	return nil
 }
 

@@ -72,17 +72,16 @@ func authorDomains(fields []headerField) []string {
 	return domains
 }
 
-// unfitAuthors says what is wrong with the From field of a message, "" for nothing: there must be one, and it must be a list of
-// mailboxes (RFC 5322 §3.6.2), for else programs do not agree on who the author is (RFC 7489 §6.6.1).
-func unfitAuthors(fields []headerField) string {
-	froms := 0
-	for _, h := range fields {
-		if h.Is("From") {
-			froms++
-		}
-	}
-	_, ok := fromAddresses(fields)
+// unfitAuthors says why the authors of a message cannot be told, "" where they can: there must be one From field, and it must be a
+// list of mailboxes (RFC 5322 §3.6.2), for else programs do not agree on who the author is (RFC 7489 §6.6.1).
+func unfitAuthors(m *openedMail) string {
+	froms := countFields(m.fields, "From")
+	_, ok := fromAddresses(m.fields)
 	switch {
+	case m.tooLong:
+		return "the header is too long to be checked"
+	case len(authorDomains(m.fields)) > maxAuthorDomains:
+		return "there are too many authors to be checked"
 	case froms == 0:
 		return "there is no From field"
 	case froms > 1:
@@ -175,11 +174,9 @@ func parseDMARC(text string) *dmarc.Record {
 // decideDMARC holds the policies of the authors' domains against what SPF and DKIM found. With several authors each domain
 // is tried, and the strictest policy among those that fail counts (RFC 7489 §6.6.1). Who cannot be read is for Junk at least.
 func (v *Verifier) decideDMARC(policies []authorPolicy, m *openedMail, f *Findings) DMARCFinding {
-	switch {
-	case m.tooLong:
-		return DMARCFinding{Result: authres.ResultPermError, Disposition: "quarantine", Reason: "the header is too long to be checked"}
-	case len(authorDomains(m.fields)) > maxAuthorDomains:
-		return DMARCFinding{Result: authres.ResultPermError, Disposition: "quarantine", Reason: "there are too many authors to be checked"}
+	unfit := unfitAuthors(m)
+	if m.tooLong || len(authorDomains(m.fields)) > maxAuthorDomains { // not all of them were asked
+		return unfitFinding(unfit)
 	}
 	drawn, worst := v.chance(), DMARCFinding{}
 	for i, p := range policies {
@@ -187,10 +184,15 @@ func (v *Verifier) decideDMARC(policies []authorPolicy, m *openedMail, f *Findin
 			worst = one
 		}
 	}
-	if unfit := unfitAuthors(m.fields); unfit != "" && worst.Disposition != "reject" {
+	if unfit != "" && worst.Disposition != "reject" {
 		worst.Result, worst.Disposition, worst.Reason = authres.ResultPermError, "quarantine", unfit
 	}
 	return worst
+}
+
+// unfitFinding is what is found of a message whose authors cannot be told.
+func unfitFinding(why string) DMARCFinding {
+	return DMARCFinding{Result: authres.ResultPermError, Disposition: "quarantine", Reason: why}
 }
 
 // weight orders what is found for several authors.
