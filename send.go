@@ -21,8 +21,8 @@ import (
 )
 
 // Sending to other servers (RFC 5321 §5): who takes a domain's mail, one transaction for each message, connections that are
-// used again. send_conn.go opens connections, send_policy.go knows when TLS is a must, send_text.go writes a message for
-// servers that take ASCII only, send_relay.go tries a relay.
+// used again. send_conn.go opens connections, send_transaction.go says what a message needs, send_policy.go knows when TLS is a
+// must, send_text.go writes a message for servers that take ASCII only, send_relay.go tries a relay.
 
 const (
 	sendPerConn = 100 // messages over one connection
@@ -480,62 +480,6 @@ func (s *Sender) Close() {
 	for _, c := range conns {
 		c.quit()
 	}
-}
-
-// transact sends one message over a connection. usable says that it can take another one.
-func (c *sendConn) transact(ctx context.Context, m *Outgoing) (outcomes []Outcome, usable bool) {
-	ctx, cancel := context.WithTimeout(ctx, c.sender.limit().whole)
-	defer cancel()
-	stop := context.AfterFunc(ctx, c.hangUp)
-	defer func() { usable = stop() && usable }()
-	c.sent++
-	outcomes = make([]Outcome, len(m.Recipients))
-	text, failed := c.prepare(m)
-	if failed != nil {
-		return sameOutcome(len(outcomes), *failed), true
-	}
-	if err := c.mail(m, text); err != nil {
-		o, alive := c.outcome(err)
-		return sameOutcome(len(outcomes), o), alive && c.reset()
-	}
-	accepted := 0
-	for n, i := range m.Recipients {
-		err := c.rcpt(m, &m.Envelope.Recipients[i], text)
-		if err == nil {
-			accepted++
-			continue
-		}
-		o, alive := c.outcome(err)
-		if !alive {
-			return c.finish(outcomes, o, m), false
-		}
-		outcomes[n] = o
-		outcomes[n].Reported = true // marks it as decided, see finish
-	}
-	if accepted == 0 {
-		return c.finish(outcomes, Outcome{}, m), c.reset()
-	}
-	reply, err := c.data(text)
-	if err != nil {
-		o, alive := c.outcome(err)
-		o.Unreachable = o.Unreachable && accepted == len(outcomes)
-		return c.finish(outcomes, o, m), alive && c.reset()
-	}
-	return c.finish(outcomes, Outcome{State: SendSent, Code: 250, Text: reply, Remote: c.remote}, m), true
-}
-
-// finish gives the outcome of the message to the recipients that were not refused one by one.
-func (c *sendConn) finish(outcomes []Outcome, o Outcome, m *Outgoing) []Outcome {
-	dsn := c.passesReports(m)
-	for n := range outcomes {
-		if outcomes[n].Reported {
-			outcomes[n].Reported = false
-			continue
-		}
-		outcomes[n] = o
-		outcomes[n].Reported = dsn && o.State == SendSent
-	}
-	return outcomes
 }
 
 // outcome turns an error of the connection into what it means for a message. alive says that the session goes on.

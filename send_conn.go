@@ -20,11 +20,12 @@ import (
 	"github.com/emersion/go-smtp"
 )
 
-// One connection to another server, from the dial to QUIT.
+// One connection to another server, from the dial to QUIT; send_transaction.go is what is said in between.
 
 // sendConn is used by one transaction at a time.
 type sendConn struct {
 	client *smtp.Client
+	pipe   *pipeConn // what client speaks through
 	raw    net.Conn
 	sender *Sender
 	relay  *Relay
@@ -159,7 +160,8 @@ func (s *Sender) open(ctx context.Context, r *route, host string, addr netip.Add
 		return nil, err
 	}
 	_ = raw.SetDeadline(time.Time{})
-	c.client = smtp.NewClient(stream)
+	c.pipe = &pipeConn{Conn: stream}
+	c.client = smtp.NewClient(c.pipe)
 	c.client.CommandTimeout, c.client.SubmissionTimeout = limits.command, limits.final
 	if err := c.client.Hello(asciiHost(s.Hostname())); err != nil {
 		var reply *smtp.SMTPError
@@ -402,7 +404,6 @@ func authorDomain(message io.ReaderAt, size int64) (string, error) {
 
 // mail begins a transaction.
 func (c *sendConn) mail(m *Outgoing, t *sendText) error {
-	c.inData, c.dotted = false, false
 	from := m.Envelope.From
 	if c.rewrites(m) {
 		from = c.relay.From
@@ -489,29 +490,6 @@ func wireAddress(address string, utf8 bool) string {
 		domain = ascii
 	}
 	return local + "@" + domain
-}
-
-// data sends the text and gives the reply to it.
-func (c *sendConn) data(t *sendText) (reply string, err error) {
-	w, err := c.client.Data()
-	if err != nil {
-		return "", err
-	}
-	c.inData = true
-	if _, err = w.Write(t.signed); err == nil {
-		_, err = io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{io.NewSectionReader(t.message, 0, t.size)}, make([]byte, writeChunk))
-	}
-	if err != nil { // the connection is closed without the dot: nobody takes half a message
-		return "", err
-	}
-	c.dotted = true
-	c.whole.Store(true)
-	defer c.whole.Store(false)
-	response, err := w.CloseWithResponse()
-	if err != nil {
-		return "", err
-	}
-	return response.StatusText, nil
 }
 
 // reset ends a transaction that did not come to its end.

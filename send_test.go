@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -66,7 +67,9 @@ func TestSendHosts(t *testing.T) {
 }
 
 // A server that says 421 or breaks off sends us to the next one; one that refuses does not.
-func TestSendNextHost(t *testing.T) {
+func TestSendNextHost(t *testing.T) { bothWays(t, testSendNextHost) }
+
+func testSendNextHost(t *testing.T, extensions []string) {
 	for name, c := range map[string]struct {
 		answer func(c *remoteConn, line string) string
 		next   bool
@@ -92,7 +95,7 @@ func TestSendNextHost(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := openSendWorld(t, "x.test. MX 1 first.test.\nx.test. MX 2 second.test.\nfirst.test. A 192.0.2.1\nsecond.test. A 192.0.2.2")
-			first, second := w.at("192.0.2.1:25", &remoteServer{answer: c.answer}), w.at("192.0.2.2:25", &remoteServer{})
+			first, second := w.at("192.0.2.1:25", &remoteServer{extensions: extensions, answer: c.answer}), w.at("192.0.2.2:25", &remoteServer{extensions: extensions})
 			o := w.one(outgoing(sendTestText, "x@x.test"))
 			w.expect(name, o, c.state, c.text)
 			if got := strings.Contains(o.Remote, "second"); got != c.next {
@@ -153,9 +156,17 @@ func TestSendFamilies(t *testing.T) {
 }
 
 // One recipient refused of many, one put off, one that cannot be said; and then the next message over the same connection.
-func TestSendRecipients(t *testing.T) {
+func TestSendRecipients(t *testing.T) { bothWays(t, testSendRecipients) }
+
+// bothWays runs a test with servers that want one command at a time, and with servers that take several together.
+func bothWays(t *testing.T, test func(t *testing.T, extensions []string)) {
+	t.Run("one by one", func(t *testing.T) { test(t, nil) })
+	t.Run("together", func(t *testing.T) { test(t, []string{"PIPELINING", "ENHANCEDSTATUSCODES"}) })
+}
+
+func testSendRecipients(t *testing.T, extensions []string) {
 	w := openSendWorld(t, "x.test. A 192.0.2.1")
-	s := w.at("192.0.2.1:25", &remoteServer{answer: func(_ *remoteConn, line string) string {
+	s := w.at("192.0.2.1:25", &remoteServer{extensions: extensions, answer: func(_ *remoteConn, line string) string {
 		switch {
 		case strings.HasPrefix(line, "RCPT TO:<b@"):
 			return "550 5.1.1 nobody called b"
@@ -178,18 +189,21 @@ func TestSendRecipients(t *testing.T) {
 	s.mu.Lock()
 	conns, lines := s.conns, strings.Join(s.lines, "\n")
 	s.mu.Unlock()
-	if n := strings.Count(lines, "RSET"); conns != 1 || n != 1 || len(s.got()) != 3 {
-		t.Errorf("%d connections, %d RSET, %d messages:\n%s", conns, n, len(s.got()), lines)
+	mails := slices.DeleteFunc(s.got(), func(m remoteMail) bool { return m.text == "" }) // a lone dot, for nobody
+	if n := strings.Count(lines, "RSET"); conns != 1 || n != 1 || len(mails) != 3 {
+		t.Errorf("%d connections, %d RSET, %d messages:\n%s", conns, n, len(mails), lines)
 	}
-	if rcpts := s.got()[0].rcpts; len(rcpts) != 4 || rcpts[3] != "RCPT TO:<e@x.test>" {
+	if rcpts := mails[0].rcpts; len(rcpts) != 4 || rcpts[3] != "RCPT TO:<e@x.test>" {
 		t.Errorf("recipients: %q", rcpts)
 	}
 }
 
 // 421 in the middle of the recipients: what was refused before stays so, the others wait.
-func TestSendClosedAmongRecipients(t *testing.T) {
+func TestSendClosedAmongRecipients(t *testing.T) { bothWays(t, testSendClosedAmongRecipients) }
+
+func testSendClosedAmongRecipients(t *testing.T, extensions []string) {
 	w := openSendWorld(t, "x.test. A 192.0.2.1")
-	w.at("192.0.2.1:25", &remoteServer{answer: func(_ *remoteConn, line string) string {
+	w.at("192.0.2.1:25", &remoteServer{extensions: extensions, answer: func(_ *remoteConn, line string) string {
 		switch {
 		case strings.HasPrefix(line, "RCPT TO:<a@"):
 			return "550 5.1.1 nobody"
@@ -205,9 +219,11 @@ func TestSendClosedAmongRecipients(t *testing.T) {
 }
 
 // Connections are used again, for 100 messages; one that the other side has closed meanwhile is no failure.
-func TestSendReuse(t *testing.T) {
+func TestSendReuse(t *testing.T) { bothWays(t, testSendReuse) }
+
+func testSendReuse(t *testing.T, extensions []string) {
 	w := openSendWorld(t, "x.test. A 192.0.2.1")
-	s := w.at("192.0.2.1:25", &remoteServer{})
+	s := w.at("192.0.2.1:25", &remoteServer{extensions: extensions})
 	for range sendPerConn + 1 {
 		w.expect("message", w.one(outgoing(sendTestText, "a@x.test")), SendSent)
 	}
@@ -216,7 +232,7 @@ func TestSendReuse(t *testing.T) {
 		t.Errorf("%d connections", s.conns)
 	}
 	s.mu.Unlock()
-	closing := w.at("192.0.2.1:25", &remoteServer{answer: func(c *remoteConn, line string) string {
+	closing := w.at("192.0.2.1:25", &remoteServer{extensions: extensions, answer: func(c *remoteConn, line string) string {
 		if line == "." {
 			time.AfterFunc(time.Millisecond, func() { c.Close() })
 		}
@@ -234,7 +250,9 @@ func TestSendReuse(t *testing.T) {
 }
 
 // Every way to keep us waiting ends.
-func TestSendPatience(t *testing.T) {
+func TestSendPatience(t *testing.T) { bothWays(t, testSendPatience) }
+
+func testSendPatience(t *testing.T, extensions []string) {
 	drip := func(c *remoteConn) string { // one reply that never ends
 		for {
 			if _, err := c.Write([]byte("2")); err != nil {
@@ -297,7 +315,7 @@ func TestSendPatience(t *testing.T) {
 			if strings.Contains(c.why, "more than") {
 				w.limits.command = 20 * time.Second
 			}
-			w.at("192.0.2.1:25", &remoteServer{answer: c.answer})
+			w.at("192.0.2.1:25", &remoteServer{extensions: extensions, answer: c.answer})
 			o := w.one(outgoing(c.text, "x@x.test"))
 			w.expect(name, o, SendWaiting, "x.test [192.0.2.1]", c.why)
 			if !o.Unreachable {
