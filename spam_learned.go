@@ -52,7 +52,7 @@ type spamLearned struct {
 	generation uint64 // of the file; the log has that of the file it belongs to
 	words      wordTable
 	totals     map[uint64]classCount // by person; 0 is the appliance
-	trained    *memory               // messages by person: what is a spamClass
+	trained    *memory               // messages by person: what is a spamClass, with byNobody
 	known      *memory               // addresses by person: what is a set of knownAs
 
 	journal *os.File // nil: nothing can be kept, which has been logged
@@ -289,6 +289,16 @@ func (l *spamLearned) sync() {
 	}
 }
 
+// byNobody marks a message that was learned by nobody's word: it counts for the appliance, and not as a correction of the person
+// who has it.
+const byNobody = 1 << 4
+
+// classOf gives as what a message was learned, and whether by somebody's word.
+func (m memo) classOf() (class spamClass, bySomebody bool) {
+	class = spamClass(m.what &^ byNobody)
+	return class, class != classNone && m.what&byNobody == 0
+}
+
 // learnHead is the length of a change before its tokens.
 const learnHead = 1 + 1 + 8 + 8 + 4
 
@@ -307,16 +317,19 @@ func (l *spamLearned) apply(change []byte) bool {
 		return false
 	}
 	message, person, when := binary.LittleEndian.Uint64(change[2:]), binary.LittleEndian.Uint64(change[10:]), binary.LittleEndian.Uint32(change[18:])
-	n := 1
+	n, what := 1, uint8(class)
+	if person == 0 {
+		what |= byNobody
+	}
 	if change[0] == changeForget {
 		n = -1
 		delete(l.trained.memos, message)
 	} else {
-		l.trained.set(message, memo{when, uint8(class)})
+		l.trained.set(message, memo{when, what})
 	}
 	l.addTotal(0, class, n)
-	if person != 0 {
-		l.addTotal(person, class, n)
+	if person != 0 && !l.addTotal(person, class, n) {
+		person = 0 // what is not counted has no words either
 	}
 	for tokens := change[learnHead:]; len(tokens) > 0; tokens = tokens[4:] {
 		token := binary.LittleEndian.Uint32(tokens)
@@ -328,10 +341,12 @@ func (l *spamLearned) apply(change []byte) bool {
 	return true
 }
 
-func (l *spamLearned) addTotal(person uint64, class spamClass, n int) {
+// addTotal counts a message more or less, and says whether it does: one less of nothing is nothing, and people beyond maxPeople
+// are not counted.
+func (l *spamLearned) addTotal(person uint64, class spamClass, n int) bool {
 	total, there := l.totals[person]
-	if !there && len(l.totals) > maxPeople {
-		return
+	if !there && (n < 0 || len(l.totals) > maxPeople) {
+		return false
 	}
 	if class == classSpam {
 		total.spam = max(0, total.spam+n)
@@ -339,19 +354,24 @@ func (l *spamLearned) addTotal(person uint64, class spamClass, n int) {
 		total.ham = max(0, total.ham+n)
 	}
 	l.totals[person] = total
+	return true
 }
 
-// learn takes a message for one of a class by the word of a person, or (0) nobody's. One that was learned as the other is
-// taken back first; one that was learned as this is not learned again. It says whether something has changed.
+// learn takes a message for one of a class by the word of the person who has it, or (0) nobody's, which never stands against
+// theirs. One that was learned as the other, or by nobody's word, is taken back first, from the counts it was added to; one that
+// was learned as this is not learned again. It says whether something has changed.
 func (l *spamLearned) learn(message, person uint64, class spamClass, tokens []uint32) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	before := spamClass(l.trained.memos[message].what)
-	if before == class {
+	before, bySomebody := l.trained.memos[message].classOf()
+	if bySomebody && (before == class || person == 0) || before == class && person == 0 {
 		return false
 	}
-	if before != classNone {
+	switch {
+	case bySomebody:
 		l.change(l.learning(changeForget, before, message, person, tokens))
+	case before != classNone:
+		l.change(l.learning(changeForget, before, message, 0, tokens))
 	}
 	l.change(l.learning(changeLearn, class, message, person, tokens))
 	return true
@@ -371,7 +391,8 @@ func (l *spamLearned) learning(kind byte, class spamClass, message, person uint6
 func (l *spamLearned) learnedAs(message uint64) spamClass {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	return spamClass(l.trained.memos[message].what)
+	class, _ := l.trained.memos[message].classOf()
+	return class
 }
 
 // total gives how many messages were learned in all.
