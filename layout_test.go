@@ -74,7 +74,7 @@ const layout = `
 	admin: accounts acl address naming mailbox mailstate queue relay send doctor movein spam settings tls
 	control: admin datadir maildir
 	web: accounts admin.order admin.answer conn naming.checkDomain protocols.Port tomlfile.decodeTOML webport.hostOfRequest
-	command (firststart): web conn.NewThrottle conn.Throttle accounts address resolver dkim dns doctor send relay queue flood outbound movein admin control datadir mailbox mailstate naming protocols settings tls verify spam webport
+	command (firststart): web conn.NewThrottle conn.Throttle accounts address resolver dkim dns doctor send relay queue flood outbound movein admin control datadir mailbox mailstate naming protocols settings tls verify spam webport words
 	service:
 	main: command service
 `
