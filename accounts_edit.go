@@ -66,6 +66,9 @@ func (a *Accounts) Add(address, name, password string) (User, error) {
 		if book.byAlias[key] != nil {
 			return fmt.Errorf("%s is an alias; remove that first", key)
 		}
+		if err := a.checkNotProvider(book, key); err != nil {
+			return err
+		}
 		book.Users = append(book.Users, u)
 		return nil
 	})
@@ -205,6 +208,9 @@ func (a *Accounts) AddAlias(address string, to []string) (Alias, error) {
 	err = a.change(func(book *accountBook) error {
 		if book.byUser[key] != nil {
 			return fmt.Errorf("%s has an account; an alias is another address", key)
+		}
+		if err := a.checkNotProvider(book, key); err != nil {
+			return err
 		}
 		alias := book.byAlias[key]
 		if alias == nil {

@@ -113,3 +113,36 @@ func (b *accountBook) sendsWith(account string, from Address) bool {
 	u := b.byUser[account]
 	return u != nil && slices.Contains(u.SendAs, keyOf(normalAddress(from)))
 }
+
+// isProvider knows domains of which everybody has heard that very many people have their addresses there. They are nobody's
+// own: no list that is whole is needed to keep a newcomer from the most likely mistake.
+func isProvider(domain string) bool {
+	switch domain {
+	case "gmail.com", "googlemail.com", "outlook.com", "outlook.de", "outlook.fr", "hotmail.com", "hotmail.de", "hotmail.fr", "hotmail.it", "hotmail.co.uk",
+		"live.com", "live.de", "live.fr", "msn.com", "icloud.com", "me.com", "mac.com", "yahoo.com", "yahoo.de", "yahoo.fr", "yahoo.it", "yahoo.es", "yahoo.co.uk",
+		"ymail.com", "aol.com", "aol.de", "gmx.de", "gmx.net", "gmx.at", "gmx.ch", "gmx.com", "web.de", "t-online.de", "freenet.de", "mail.de", "posteo.de", "mailbox.org",
+		"arcor.de", "vodafone.de", "kabelmail.de", "bluewin.ch", "hispeed.ch", "a1.net", "orange.fr", "wanadoo.fr", "free.fr", "sfr.fr", "laposte.net",
+		"libero.it", "virgilio.it", "tiscali.it", "telefonica.net", "ziggo.nl", "kpnmail.nl", "telenet.be", "skynet.be", "btinternet.com", "sky.com",
+		"comcast.net", "verizon.net", "att.net", "sbcglobal.net", "cox.net", "charter.net", "bigpond.com", "mail.com", "proton.me", "protonmail.com", "pm.me",
+		"tuta.io", "tutanota.com", "fastmail.com", "fastmail.fm", "zoho.com", "hey.com", "wp.pl", "o2.pl", "onet.pl", "interia.pl", "seznam.cz", "centrum.cz",
+		"yandex.com", "yandex.ru", "mail.ru", "qq.com", "163.com", "126.com", "naver.com", "rediffmail.com", "uol.com.br", "terra.com.br":
+		return true
+	}
+	return false
+}
+
+// checkNotProvider says why an account or alias cannot be at a provider's domain: mail from here to everybody else there would
+// never arrive. There is no way around it: whoever has such an address has it over there. A domain that the file has already
+// stays as it is.
+func (a *Accounts) checkNotProvider(book *accountBook, key string) error {
+	address := addressOfKey(key)
+	if !isProvider(address.Domain) || a.isLocal(book, address.Domain) {
+		return nil
+	}
+	const why = "%s is a provider's domain, and mail from here to everybody else there would be lost"
+	if address.Local == "" {
+		return fmt.Errorf(why+"; to send with an address there: `appliance user sender add USER ADDRESS`", address.Domain)
+	}
+	return fmt.Errorf(why+"; to send with that address, take an account of this appliance, such as `appliance user add %s`, then `appliance user sender add %s %s`",
+		address.Domain, address.Local, address.Local, key)
+}

@@ -49,6 +49,8 @@ type answer struct {
 	Relays  []RelaySetting  `json:"relays,omitempty"`
 	Outside []OutsideReport `json:"outside,omitempty"`
 
+	NewDomain string `json:"new_domain,omitempty"` // of the internet, whose mail stays here from now on
+
 	// A listing may be long. It is written where it is made, and read once.
 	Listing bool `json:"listing,omitempty"` // there is one
 	list    func(w io.Writer) error
@@ -173,6 +175,7 @@ func newPassword(o order) (password, generated string) {
 
 func (ad *admin) addUser(o order) (answer, error) {
 	password, generated := newPassword(o)
+	domain := ad.newDomain(o.Address)
 	user, err := ad.accounts.Add(o.Address, o.Name, password)
 	if err != nil {
 		return answer{}, err
@@ -184,7 +187,7 @@ func (ad *admin) addUser(o order) (answer, error) {
 	} else {
 		drop.Release()
 	}
-	return answer{Address: user.Address, Password: generated}, nil
+	return answer{Address: user.Address, Password: generated, NewDomain: domain}, nil
 }
 
 func (ad *admin) setPassword(o order) (answer, error) {
@@ -249,6 +252,16 @@ func (ad *admin) addAlias(o order) (answer, error) {
 	for i := range o.To {
 		o.To[i] = ad.accounts.Complete(o.To[i])
 	}
+	domain := ad.newDomain(o.Address)
 	alias, err := ad.accounts.AddAlias(o.Address, o.To)
-	return answer{Address: alias.Address, Aliases: []Alias{alias}}, err
+	return answer{Address: alias.Address, Aliases: []Alias{alias}, NewDomain: domain}, err
+}
+
+// newDomain gives the domain of an address that can be one on the internet and is not kept here so far, "" for others.
+func (ad *admin) newDomain(address string) string {
+	domain := normalDomain(domainOf(strings.TrimSpace(address)))
+	if ad.accounts.IsLocalDomain(domain) || !isPublicName(domain) {
+		return ""
+	}
+	return domain
 }

@@ -9,6 +9,7 @@ import (
 type OutsideReport struct {
 	OutsideAddress
 	Relay string `json:"relay,omitempty"` // HOST:PORT, "": none takes it
+	New   bool   `json:"new,omitempty"`   // the order has given it to the person, who has not asked for that
 }
 
 // onOutside carries out an order about addresses elsewhere.

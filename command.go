@@ -54,6 +54,7 @@ type call struct {
 	stdout, stderr     io.Writer
 	adjust             func(*Sender)             // changes how mail goes out; nil: nothing
 	adjustOutbound     func(*OutboundConfig)     // changes how it waits
+	adjustOutside      func(*outsideDialer)      // changes how mail elsewhere is fetched
 	adjustPorts        func(*Protocols)          // changes how it comes in
 	adjustDoctor       func(*Doctor)             // changes whom the doctor asks
 	adjustCertificates func(*CertificatesConfig) // changes who gives certificates
@@ -171,6 +172,10 @@ func dataFlag(fs *flag.FlagSet, o *options) {
 
 func listFlags(fs *flag.FlagSet, o *options) {
 	dataFlag(fs, o)
+	jsonFlag(fs, o)
+}
+
+func jsonFlag(fs *flag.FlagSet, o *options) {
 	fs.BoolVar(&o.json, "json", false, "print JSON")
 }
 

@@ -11,7 +11,7 @@ func aliasCommands() []command {
 	return []command{
 		{name: "alias add", args: "ADDRESS TO...", min: 2, max: -1, about: "let an address stand for one or more others",
 			more:  "An alias that is there already reaches the new ones as well.\n@DOMAIN as the ADDRESS gets all mail of the domain that is for nobody else.",
-			flags: dataFlag, run: aliasAdd},
+			flags: listFlags, run: aliasAdd},
 		{name: "alias remove", args: "ADDRESS", min: 1, max: 1, about: "remove an alias", flags: dataFlag, run: aliasRemove},
 		{name: "alias list", about: "list the aliases", flags: listFlags, run: aliasList},
 	}
@@ -22,7 +22,14 @@ func aliasAdd(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
+	if c.opt.json {
+		return c.sayJSON(struct {
+			Alias
+			NewDomain string `json:"new_domain,omitempty"`
+		}{a.Aliases[0], a.NewDomain})
+	}
 	c.say("%s goes to %s now.", a.Address, strings.Join(a.Aliases[0].To, " "))
+	c.sayNewDomain(a)
 	return nil
 }
 

@@ -16,7 +16,8 @@ func collectCommands() []command {
 		{name: "collect add", args: "USER pop3|imap HOST[:PORT] LOGIN", min: 4, max: 4, about: "fetch mail from an account elsewhere, for good",
 			more: "The password is asked for. It is tried once before anything is stored. What was fetched is deleted over there\n" +
 				"when it is safe here, unless --keep is given. The same command again changes the password, and of\n" +
-				"the options those that are given: what is kept over there stays until --keep=false is given.",
+				"the options those that are given: what is kept over there stays until --keep=false is given.\n" +
+				"Where LOGIN is an address, USER can send with it from then on: see `user sender`.",
 			flags: func(fs *flag.FlagSet, o *options) {
 				passwordFlags(fs, o)
 				collectFlags(fs, &o.collect)
@@ -31,7 +32,7 @@ func collectCommands() []command {
 
 // openCollector opens what fetches mail from elsewhere. out delivers what it has to tell people, and spam judges what comes;
 // nil where nothing runs.
-func (h *house) openCollector(out *Outbound, spam *SpamFilter) *Collector {
+func (h *house) openCollector(out *Outbound, spam *SpamFilter, adjust func(*outsideDialer)) *Collector {
 	cfg := CollectorConfig{File: h.data.collect(), Dir: h.data.collectState(), Accounts: h.accounts, Store: h.store,
 		Hostname: h.hostname, MaxSize: h.maxSize(), Log: h.log}
 	if spam != nil {
@@ -41,6 +42,9 @@ func (h *house) openCollector(out *Outbound, spam *SpamFilter) *Collector {
 		cfg.Tell = func(account string, message []byte) error {
 			return out.deliver(context.Background(), "", bytes.NewReader(message), []string{account})
 		}
+	}
+	if adjust != nil {
+		adjust(&cfg.Dialer)
 	}
 	return OpenCollector(cfg)
 }
@@ -68,6 +72,9 @@ func collectAdd(ctx context.Context, c *call) error {
 		return err
 	}
 	var dialer outsideDialer
+	if c.adjustOutside != nil {
+		c.adjustOutside(&dialer)
+	}
 	if s.OutsideServer, err = dialer.find(ctx, s.OutsideServer); err != nil {
 		return fmt.Errorf("nothing was stored: %w", err)
 	}
@@ -84,6 +91,12 @@ func collectAdd(ctx context.Context, c *call) error {
 		c.say("It stays over there as well.")
 	} else {
 		c.say("It is deleted over there when it is safe here.")
+	}
+	for i := range a.Outside {
+		if o := &a.Outside[i]; o.New {
+			c.say("%s can send with %s now, too.", o.Account, o.Address)
+			c.sayWay(o)
+		}
 	}
 	return nil
 }

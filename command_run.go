@@ -269,7 +269,7 @@ func (c *call) serve(ctx context.Context, h *house) error {
 	if end := c.checkDaily(h, out, facts); end != nil {
 		defer end()
 	}
-	collector := h.openCollector(out, spam)
+	collector := h.openCollector(out, spam, c.adjustOutside)
 	ad := &admin{accounts: h.accounts, store: h.store, queue: out.openedQueue,
 		relays: h.relays, sender: sender, facts: facts, check: h.check, collector: collector,
 		spam: func() (*SpamFilter, error) { return spam, nil }, tls: &tlsAdmin{

@@ -19,6 +19,7 @@ func userCommands() []command {
 		{name: "user add", args: "ADDRESS", min: 1, max: 1, about: "create an account, with a generated password unless one is given",
 			more: "ADDRESS may be a name alone: it gets the appliance's domain.", flags: func(fs *flag.FlagSet, o *options) {
 				passwordFlags(fs, o)
+				jsonFlag(fs, o)
 				fs.StringVar(&o.name, "name", "", "`NAME` of the person")
 			}, run: userAdd},
 		{name: "user passwd", args: "ADDRESS", min: 1, max: 1, about: "set a new password, a generated one unless one is given",
@@ -74,7 +75,7 @@ func (c *call) order(ctx context.Context, o order) (answer, error) {
 			h.close()
 		}
 		return &admin{accounts: h.accounts, store: h.store, queue: queue, relays: h.relays, sender: sender, facts: facts, check: h.check,
-			collector: h.openCollector(nil, nil), spam: openSpam, tls: h.stoppedTLS(), log: h.log}, closeAll, nil
+			collector: h.openCollector(nil, nil, nil), spam: openSpam, tls: h.stoppedTLS(), log: h.log}, closeAll, nil
 	})
 	if err == nil && a.Error != "" {
 		err = errors.New(a.Error)
@@ -113,9 +114,31 @@ func userAdd(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
+	if c.opt.json {
+		return c.sayJSON(struct {
+			Address   string `json:"address"`
+			Password  string `json:"password,omitempty"` // one that was generated
+			NewDomain string `json:"new_domain,omitempty"`
+		}{a.Address, a.Password, a.NewDomain})
+	}
 	c.say("%s has an account now.", a.Address)
 	c.sayPassword(a)
+	c.sayNewDomain(a)
 	return nil
+}
+
+// sayNewDomain tells what it means that a domain of the internet is kept here from now on.
+func (c *call) sayNewDomain(a answer) {
+	if a.NewDomain == "" {
+		return
+	}
+	program, address := programName(), a.Address
+	if strings.HasPrefix(address, "@") {
+		address = "ADDRESS"
+	}
+	c.say("Mail for %s ends on this appliance now: what people here write to anybody there stays here.", a.NewDomain)
+	c.say("If that domain is yours, `%s dns %s` prints the records to publish. If it is a provider's, remove %s\nagain, and let a person send with the address: `%s user sender add USER %s`",
+		program, a.NewDomain, a.Address, program, quoteWord(address))
 }
 
 func userPasswd(ctx context.Context, c *call) error {
