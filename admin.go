@@ -61,6 +61,9 @@ type answer struct {
 	More         bool               `json:"more,omitempty"` // it is not all done yet
 	Certificates []CertificateState `json:"certificates,omitempty"`
 
+	Status *ServerStatus `json:"status,omitempty"`
+	Text   string        `json:"text,omitempty"` // for a person
+
 	Used  Quota `json:"used,omitzero"`  // what a maildrop holds
 	Limit Quota `json:"limit,omitzero"` // what it may hold
 
@@ -84,6 +87,10 @@ type admin struct {
 	spam      func() (*SpamFilter, error) // opens it, if it is not open
 	tls       *tlsAdmin
 	log       *slog.Logger
+
+	// Of an appliance that runs:
+	status       func() *ServerStatus
+	firstAccount func(name string) (FirstAccount, error)
 }
 
 // do carries an order out.
@@ -122,6 +129,8 @@ func (ad *admin) perform(o order) (answer, error) {
 		return answer{Address: o.Address}, ad.accounts.RemoveAlias(o.Address)
 	case "alias list":
 		return answer{Aliases: ad.accounts.Aliases()}, nil
+	case "status", "first account":
+		return ad.onServer(o)
 	case "doctor facts":
 		facts, err := ad.facts()
 		return answer{Facts: facts}, err

@@ -31,6 +31,8 @@ type options struct {
 	collect       CollectChange
 	ham, spam     string
 	own           OwnFiles
+	follow        bool
+	lines         int
 	run           runOptions
 }
 
@@ -67,7 +69,7 @@ func (e *usageError) Error() string { return e.text }
 
 // commands lists all commands in the order of the help text.
 func commands() []command {
-	return slices.Concat(runCommands(), userCommands(), outsideCommands(), aliasCommands(), queueCommands(), relayCommands(), collectCommands(), spamCommands(), doctorCommands(), dnsCommands(), tlsCommands(), caCommands(), versionCommands())
+	return slices.Concat(runCommands(), serviceCommands(), userCommands(), outsideCommands(), aliasCommands(), queueCommands(), relayCommands(), collectCommands(), spamCommands(), doctorCommands(), dnsCommands(), tlsCommands(), caCommands(), versionCommands())
 }
 
 // run does what the arguments (without the program's name) say and gives the

@@ -10,6 +10,8 @@ import (
 	"net/netip"
 	"os"
 	"runtime/debug"
+	"slices"
+	"time"
 )
 
 // runOptions are the flags of run.
@@ -19,6 +21,8 @@ type runOptions struct {
 	hostname  string
 	logFormat string
 	logLevel  string
+	level     slog.Level // what logLevel says
+	service   bool       // a service manager has started the process
 
 	acmeDirectory string
 	acmeRoot      string
@@ -33,17 +37,23 @@ func runCommands() []command {
 		more: "It opens the ports 25 465 587 110 995 143 993, and 80 and 443 where they are free.\n" +
 			"Where the system refuses low ports it adds 1000 to all of them.",
 		flags: func(fs *flag.FlagSet, o *options) {
-			dataFlag(fs, o)
-			fs.StringVar(&o.run.listen, "listen", "", "bind only the address `ADDR`")
-			fs.IntVar(&o.run.offset, "port-offset", 0, "add `N` to all port numbers")
-			fs.StringVar(&o.run.hostname, "hostname", "", "`NAME` of this machine in greetings and certificates")
+			placeFlags(fs, o)
 			fs.StringVar(&o.run.acmeDirectory, "acme-directory", "", "get certificates from the authority with this `URL`, or default")
 			fs.StringVar(&o.run.acmeRoot, "acme-root", "", "`FILE` in PEM with who vouches for that authority")
 			fs.StringVar(&o.run.logFormat, "log-format", "text", "`FORMAT` of the log: text or json")
 			fs.StringVar(&o.run.logLevel, "log-level", "info", "lowest `LEVEL` that is logged: debug, info, warn or error")
+			fs.BoolVar(&o.run.service, "service", false, "run as `appliance install` lets it run: log as the system does, make no account")
 		},
 		run: runServer,
 	}}
+}
+
+// placeFlags are the flags that an installed service keeps.
+func placeFlags(fs *flag.FlagSet, o *options) {
+	dataFlag(fs, o)
+	fs.StringVar(&o.run.listen, "listen", "", "bind only the address `ADDR`")
+	fs.IntVar(&o.run.offset, "port-offset", 0, "add `N` to all port numbers")
+	fs.StringVar(&o.run.hostname, "hostname", "", "`NAME` of this machine in greetings and certificates")
 }
 
 // check says what is wrong with the values of the flags.
@@ -67,20 +77,10 @@ func (o *runOptions) check() error {
 	if o.logFormat != "text" && o.logFormat != "json" {
 		return &usageError{fmt.Sprintf("--log-format is text or json, not %q", o.logFormat)}
 	}
+	if err := o.level.UnmarshalText([]byte(o.logLevel)); err != nil {
+		return &usageError{fmt.Sprintf("--log-level is debug, info, warn or error, not %q", o.logLevel)}
+	}
 	return nil
-}
-
-// logger makes the log that the flags ask for.
-func (o *runOptions) logger(w io.Writer) (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
-		return nil, &usageError{fmt.Sprintf("--log-level is debug, info, warn or error, not %q", o.logLevel)}
-	}
-	options := &slog.HandlerOptions{Level: level}
-	if o.logFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, options)), nil
-	}
-	return slog.New(slog.NewTextHandler(w, options)), nil
 }
 
 // quietLog is the log of commands that do one thing: what went wrong.
@@ -94,6 +94,8 @@ type house struct {
 	settings Settings
 	hostname string
 	chosen   bool // by a person, not by the system
+	since    time.Time
+	troubles RecentTroubles
 	accounts *Accounts
 	store    *Store
 	signer   *DKIMSigner
@@ -113,7 +115,9 @@ func openHouse(data dataDir, hostname string, log *slog.Logger) (*house, error) 
 	if err != nil {
 		log.Warn("the system does not tell its name", "err", err)
 	}
-	h := &house{data: data, settings: settings, hostname: machineName(system), log: log}
+	h := &house{data: data, settings: settings, hostname: machineName(system), since: time.Now()}
+	h.log = h.troubles.Watch(log)
+	log = h.log
 	for _, name := range []string{settings.Hostname, hostname} {
 		if name != "" {
 			h.hostname, h.chosen = name, true
@@ -194,24 +198,44 @@ func (h *house) sendsPerHour() int {
 func (h *house) maxSize() int64 { return h.settings.MaxMessageMB << 20 }
 
 // runServer is the appliance's main job: it opens everything in order, serves
-// until ctx ends, and closes everything in the opposite order.
+// until ctx ends, and closes everything in the opposite order. What only root may
+// open is opened first; the rest is done as the owner of the data folder.
 func runServer(ctx context.Context, c *call) error {
 	if err := c.opt.run.check(); err != nil {
 		return err
 	}
-	log, err := c.opt.run.logger(c.stderr)
-	if err != nil {
+	tuneMemory()
+	g := c.bindGates()
+	defer g.close()
+	if err := becomeOwner(string(c.data)); err != nil {
 		return err
 	}
-	tuneMemory()
 	if err := c.data.make(); err != nil {
 		return err
 	}
-	lock, err := c.data.lockForRun()
+	log, closeLog, err := OpenLog(LogConfig{Level: c.opt.run.level, JSON: c.opt.run.logFormat == "json",
+		Service: c.opt.run.service, Dir: c.data.log(), Stderr: c.stderr})
 	if err != nil {
 		return err
 	}
+	defer closeLog()
+	err = c.runHouse(ctx, g, log)
+	if err != nil && c.opt.run.service {
+		log.Error(endMessage, "err", err) // nobody may see what the process prints
+	}
+	return err
+}
+
+// runHouse serves what is in the data folder behind the ports that are bound.
+func (c *call) runHouse(ctx context.Context, g *gates, log *slog.Logger) error {
+	lock, err := c.data.lockForRun()
+	if err != nil {
+		return err // the other one has the ports, too
+	}
 	defer lock.release()
+	if g.problem != nil {
+		return g.problem
+	}
 	// One that crashed may have left its control file: nobody listens there.
 	if err := os.Remove(c.data.control()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("removing an old control file: %w", err)
@@ -224,11 +248,38 @@ func runServer(ctx context.Context, c *call) error {
 	if err := h.keepAuthority(&c.opt.run); err != nil {
 		return err
 	}
-	return c.serve(ctx, h)
+	return c.serve(ctx, h, g)
 }
 
-// serve opens the ports and serves.
-func (c *call) serve(ctx context.Context, h *house) error {
+// gates are the ports of the appliance, bound before anything else is opened.
+type gates struct {
+	mail    *Protocols
+	web     *WebPorts
+	problem error // why those for mail are not to be had
+}
+
+func (c *call) bindGates() *gates {
+	g := &gates{mail: &Protocols{Listen: c.opt.run.listen, Offset: c.opt.run.offset}}
+	if c.adjustPorts != nil {
+		c.adjustPorts(g.mail)
+	}
+	if g.problem = g.mail.Bind(); g.problem != nil {
+		return g
+	}
+	g.web = &WebPorts{Listen: g.mail.Listen, Offset: g.mail.Exchange() - portTable()[0].number} // moved as those for mail are
+	g.web.Bind()
+	return g
+}
+
+func (g *gates) close() {
+	g.mail.Close()
+	if g.web != nil {
+		g.web.Close()
+	}
+}
+
+// serve serves at the ports.
+func (c *call) serve(ctx context.Context, h *house, g *gates) error {
 	certs, err := h.openCertificates(c.opt.run.listen, c.adjustCertificates)
 	if err != nil {
 		return err
@@ -244,23 +295,15 @@ func (c *call) serve(ctx context.Context, h *house) error {
 		return err
 	}
 	defer h.closeSpam(spam)
-	p := &Protocols{
-		Accounts: h.accounts, Store: h.store, TLS: certs.Config(), Hostname: h.hostname, Throttle: NewThrottle(nil),
-		Listen: c.opt.run.listen, Offset: c.opt.run.offset, MaxSize: h.maxSize(), Log: h.log,
-		Queue: out.Queue, Flood: out.Flood,
-		Judge: spam.Judge,
-	}
-	if c.adjustPorts != nil {
-		c.adjustPorts(p)
-	}
+	p := g.mail
+	p.Accounts, p.Store, p.TLS, p.Hostname, p.Throttle = h.accounts, h.store, certs.Config(), h.hostname, NewThrottle(nil)
+	p.MaxSize, p.Log, p.Queue, p.Flood, p.Judge = h.maxSize(), h.log, out.Queue, out.Flood, spam.Judge
 	ports, shifted, err := p.Open()
 	if err != nil {
 		return err
 	}
-	defer p.Close()
-	web := h.openWebPorts(certs, p, ports)
-	defer web.Close()
-	news := &startNews{house: h, ports: ports, shifted: shifted, listen: c.opt.run.listen, authority: certs.AuthorityFile(), custom: c.customData(), program: programName()}
+	all := slices.Concat(ports, h.openWebPorts(certs, p, g.web))
+	news := &startNews{house: h, ports: ports, shifted: shifted, listen: c.opt.run.listen, authority: certs.AuthorityFile(), custom: c.customData(), program: c.programWords()}
 	if err := c.greet(ctx, news); err != nil {
 		return err
 	}
@@ -273,11 +316,12 @@ func (c *call) serve(ctx context.Context, h *house) error {
 	ad := &admin{accounts: h.accounts, store: h.store, queue: out.openedQueue,
 		relays: h.relays, sender: sender, facts: facts, check: h.check, collector: collector,
 		spam: func() (*SpamFilter, error) { return spam, nil }, tls: &tlsAdmin{
-			open: func() (*Certificates, error) { return certs, nil }, names: h.names, settings: h.data.settings()}, log: h.log}
-	if web.Handler, err = h.newPage(web, ad, p.Throttle, ports); err != nil {
+			open: func() (*Certificates, error) { return certs, nil }, names: h.names, settings: h.data.settings()}, log: h.log,
+		status: func() *ServerStatus { return h.status(all, out.Queue, certs) }, firstAccount: news.firstAccount}
+	if g.web.Handler, err = h.newPage(g.web, ad, p.Throttle, ports); err != nil {
 		return err
 	}
-	defer inBackground(web.Serve)()
+	defer inBackground(g.web.Serve)()
 	defer inBackground(certs.Run)()
 	defer inBackground(collector.Run)()
 	control, err := openControl(h.data.control(), ad)
@@ -285,13 +329,26 @@ func (c *call) serve(ctx context.Context, h *house) error {
 		return err
 	}
 	defer control.close()
+	defer attendManager(ctx, p.Answers)()
 	return p.Serve(ctx)
 }
 
 // customData says whether commands need --data to find the folder.
 func (c *call) customData() bool {
 	usual, err := chooseDataDir("", os.Getenv)
+	if c.opt.run.service {
+		usual = systemDataDir(os.Getenv) // where an administrator's commands look
+	}
 	return err != nil || usual != c.data
+}
+
+// programWords gives how commands begin that people are told. A service is installed where shells find it, and commands for it
+// need an administrator.
+func (c *call) programWords() string {
+	if !c.opt.run.service {
+		return programName()
+	}
+	return elevated("appliance")
 }
 
 // A machine with 512 MB shall keep most of them.

@@ -177,17 +177,14 @@ func (h *house) stoppedTLS() *tlsAdmin {
 	return &tlsAdmin{open: open, names: h.names, settings: h.data.settings()}
 }
 
-// openWebPorts opens the ports 80 and 443 as far as they are to be had, moved as those for mail are.
-func (h *house) openWebPorts(certs *Certificates, p *Protocols, ports []Port) *WebPorts {
-	exchange := ports[0].Number // the table begins with smtp
-	web := &WebPorts{
-		Certificates: certs, Listen: p.Listen, Offset: exchange - portTable()[0].number, Log: h.log,
-		Policy: func(domain string) string { return h.policy(certs, domain) },
-	}
-	web.Open()
+// openWebPorts makes the ports 80 and 443 ready as far as they are to be had, and gives those.
+func (h *house) openWebPorts(certs *Certificates, p *Protocols, web *WebPorts) []Port {
+	web.Certificates, web.Log = certs, h.log
+	web.Policy = func(domain string) string { return h.policy(certs, domain) }
+	ports := web.Open()
 	plain, secure := web.Numbers()
-	certs.UsePorts(exchange, plain, secure)
-	return web
+	certs.UsePorts(p.Exchange(), plain, secure)
+	return ports
 }
 
 // policy gives a domain's rules for mail under TLS. There are none while the certificate is not there that they promise.

@@ -47,7 +47,10 @@ func (c *call) order(ctx context.Context, o order) (answer, error) {
 			return answer{}, err
 		}
 	} else if _, err := os.Stat(string(c.data)); errors.Is(err, os.ErrNotExist) {
-		return answer{}, fmt.Errorf("there is no data folder %s yet: start the appliance once, or tell with --data DIR where it is", c.data)
+		return answer{}, c.noDataFolder()
+	}
+	if err := becomeOwner(string(c.data)); err != nil {
+		return answer{}, err
 	}
 	a, err := carryOut(ctx, c.data, o, func() (*admin, func(), error) {
 		h, err := openHouse(c.data, "", quietLog(c.stderr))
@@ -81,6 +84,16 @@ func (c *call) order(ctx context.Context, o order) (answer, error) {
 		err = errors.New(a.Error)
 	}
 	return a, err
+}
+
+// noDataFolder says that there is none, and where one may be that this user cannot see.
+func (c *call) noDataFolder() error {
+	if system := systemDataDir(os.Getenv); os.Geteuid() > 0 && c.data != system {
+		if _, err := os.Stat(string(system)); err == nil {
+			return fmt.Errorf("there is no data folder %s; that of the service is %s: for it, run this as root, with sudo", c.data, system)
+		}
+	}
+	return fmt.Errorf("there is no data folder %s yet: start the appliance once, or tell with --data DIR where it is", c.data)
 }
 
 // say prints a line to standard output.

@@ -30,6 +30,7 @@ func (d dataDir) dkim() string     { return d.in("dkim") }
 func (d dataDir) doctor() string   { return d.in("doctor.json") }
 func (d dataDir) relays() string   { return d.in("relays.toml") }
 func (d dataDir) collect() string  { return d.in("collect.toml") }
+func (d dataDir) log() string      { return d.in("log") }
 
 func (d dataDir) collectState() string { return d.in("collect") }
 func (d dataDir) spam() string         { return d.in("spam") }
@@ -55,17 +56,23 @@ func chooseDataDir(asked string, getenv func(string) string) (dataDir, error) {
 
 func defaultDataDir(getenv func(string) string) string {
 	switch {
-	case runtime.GOOS == "windows":
-		if base := getenv("ProgramData"); base != "" {
-			return filepath.Join(base, "appliance")
-		}
-		return ""
-	case os.Geteuid() == 0:
-		return "/var/lib/appliance"
+	case runtime.GOOS == "windows" || os.Geteuid() == 0:
+		return string(systemDataDir(getenv))
 	case getenv("XDG_DATA_HOME") != "":
 		return filepath.Join(getenv("XDG_DATA_HOME"), "appliance")
 	case getenv("HOME") != "":
 		return filepath.Join(getenv("HOME"), ".local", "share", "appliance")
+	}
+	return ""
+}
+
+// systemDataDir is the system's place for the data folder of a service, "" for none.
+func systemDataDir(getenv func(string) string) dataDir {
+	if runtime.GOOS != "windows" {
+		return "/var/lib/appliance"
+	}
+	if base := getenv("ProgramData"); base != "" {
+		return dataDir(filepath.Join(base, "appliance"))
 	}
 	return ""
 }

@@ -144,6 +144,9 @@ func durationWords(d time.Duration) string {
 			return fmt.Sprintf("%d %s", d.Round(unit.length)/unit.length, unit.name)
 		}
 	}
+	if d.Round(time.Second) == time.Second {
+		return "a second"
+	}
 	return fmt.Sprintf("%d seconds", d.Round(time.Second)/time.Second)
 }
 

@@ -28,26 +28,44 @@ type startNews struct {
 }
 
 // greet prints what a person needs to know; at the first start it creates the
-// owner's account before.
+// owner's account before. A service leaves that to who installs it: what it prints
+// may be kept where others read it.
 func (c *call) greet(ctx context.Context, n *startNews) error {
-	if n.address = n.house.accounts.Owner(); n.address != "" {
+	if owner := n.house.accounts.Owner(); owner != "" || c.opt.run.service {
 		c.say("The mail server of %s is running: %s", n.house.accounts.DefaultDomain(), n.portList())
+		if owner == "" {
+			n.house.log.Info("there is no account yet; `appliance install` makes the first one, and so does `appliance user add NAME`")
+		}
 		return nil
 	}
-	n.address = ownerName(os.Getenv) + "@" + n.house.accounts.DefaultDomain()
-	n.password = generatePassword()
-	user, err := n.house.accounts.Add(n.address, "", n.password)
+	first, err := n.firstAccount(ownerName(os.Getenv))
 	if err != nil {
-		return fmt.Errorf("creating the owner's account: %w", err)
+		return err
 	}
-	n.address = user.Address
-	if err := n.leaveWelcome(ctx); err != nil {
-		n.house.log.Warn("the welcome message could not be delivered", "err", err)
-	}
-	if _, err := fmt.Fprint(c.stdout, n.firstText()); err != nil { // a service has no standard output
-		n.house.log.Warn("nobody saw the owner's password; `appliance user passwd` makes a new one", "account", n.address)
+	if _, err := fmt.Fprint(c.stdout, first.Text); err != nil {
+		n.house.log.Warn("nobody saw the owner's password; `appliance user passwd` makes a new one", "account", first.Address)
 	}
 	return nil
+}
+
+// firstAccount creates the owner's account with a new password and leaves a
+// welcome there. Where there are accounts already it gives the owner's address alone.
+func (n *startNews) firstAccount(name string) (FirstAccount, error) {
+	accounts := n.house.accounts
+	if owner := accounts.Owner(); owner != "" {
+		return FirstAccount{Address: owner, Text: n.againText(owner)}, nil
+	}
+	password := generatePassword()
+	user, err := accounts.Add(name+"@"+accounts.DefaultDomain(), "", password)
+	if err != nil {
+		return FirstAccount{}, fmt.Errorf("creating the owner's account: %w", err)
+	}
+	told := *n
+	told.address, told.password = user.Address, password
+	if err := told.leaveWelcome(context.Background()); err != nil {
+		n.house.log.Warn("the welcome message could not be delivered", "err", err)
+	}
+	return FirstAccount{Address: user.Address, New: true, Text: told.firstText()}, nil
 }
 
 // ownerName names the first account after the person at the keyboard.
@@ -174,11 +192,7 @@ func (n *startNews) firstText() string {
 	line("Write the password down: it is not shown again.")
 	line("A new one: %s\n", n.command("user passwd "+n.address))
 	line("Put this into your mail program, with the address as user name:\n")
-	line("  Server       %s", n.servers())
-	line("  IMAP         port %s", n.numbers("imaps", "imap"))
-	line("  POP3         port %s", n.numbers("pop3s", "pop3"))
-	line("  Sending      port %s", n.numbers("submissions", "submission"))
-	line("  Other servers bring mail to port %d\n", n.number("smtp"))
+	line("%s", n.serverText())
 	if n.shifted {
 		line("The system does not let this user open the usual ports, so %d was added to all", portShift)
 		line("of them. Started as root, the appliance takes the usual ones.\n")
@@ -189,6 +203,28 @@ func (n *startNews) firstText() string {
 	line("The message in your INBOX tells how to set up a phone and Thunderbird.")
 	line("An account for somebody else: %s", n.command("user add NAME"))
 	return out.String()
+}
+
+// serverText is what people put into their mail programs.
+func (n *startNews) serverText() string {
+	var out strings.Builder
+	line := func(format string, args ...any) { _, _ = fmt.Fprintf(&out, format+"\n", args...) }
+	line("  Server       %s", n.servers())
+	line("  IMAP         port %s", n.numbers("imaps", "imap"))
+	line("  POP3         port %s", n.numbers("pop3s", "pop3"))
+	line("  Sending      port %s", n.numbers("submissions", "submission"))
+	line("  Other servers bring mail to port %d", n.number("smtp"))
+	return out.String()
+}
+
+// againText is what whoever installs the appliance over an older one is told.
+func (n *startNews) againText(owner string) string {
+	others := len(n.house.accounts.Users()) - 1
+	who := owner
+	if others > 0 {
+		who += fmt.Sprintf(" and %d more", others)
+	}
+	return fmt.Sprintf("Your mail server is running, with the accounts that it had: %s.\n\n%s", who, n.serverText())
 }
 
 // leaveWelcome delivers the welcome message to the owner.

@@ -26,19 +26,4 @@ func lockFile(f *os.File) error {
 // closeToOthers leaves the folder and what will be in it to its owner, the
 // system and the administrators. File modes say nothing here, and below
 // %ProgramData% everybody may read.
-func closeToOthers(path string) error {
-	descriptor, err := windows.SecurityDescriptorFromString("D:P(A;OICI;FA;;;OW)(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)")
-	if err != nil {
-		return fmt.Errorf("closing the data folder to others: %w", err)
-	}
-	list, _, err := descriptor.DACL()
-	if err != nil {
-		return fmt.Errorf("closing the data folder to others: %w", err)
-	}
-	err = windows.SetNamedSecurityInfo(path, windows.SE_FILE_OBJECT,
-		windows.DACL_SECURITY_INFORMATION|windows.PROTECTED_DACL_SECURITY_INFORMATION, nil, nil, list, nil)
-	if err != nil && !errors.Is(err, windows.ERROR_NOT_SUPPORTED) && !errors.Is(err, windows.ERROR_INVALID_FUNCTION) { // FAT has no such lists
-		return fmt.Errorf("closing the data folder to others: %w", err)
-	}
-	return nil
-}
+func closeToOthers(path string) error { return letIn(path, "") }

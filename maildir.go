@@ -253,10 +253,10 @@ func writeFileAtomic(path string, data []byte) error {
 		err = cerr
 	}
 	if err == nil {
-		err = os.Rename(tmp, path)
+		err = renameFile(tmp, path)
 	}
 	if err != nil {
-		os.Remove(tmp)
+		removeFile(tmp)
 		return err
 	}
 	return syncDir(filepath.Dir(path))

@@ -23,6 +23,12 @@ func syncDir(dir string) error {
 	return nil
 }
 
+// renameFile is os.Rename, where no other program can be in the way.
+func renameFile(from, to string) error { return os.Rename(from, to) }
+
+// removeFile is os.Remove, where no other program can be in the way.
+func removeFile(path string) error { return os.Remove(path) }
+
 // isDiskFull knows the errors of a full disk or a used-up quota.
 func isDiskFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)

@@ -3,12 +3,47 @@ package main
 import (
 	"errors"
 	"io/fs"
+	"os"
+	"time"
 
 	"golang.org/x/sys/windows"
 )
 
 // syncDir does nothing: Windows has no fsync of a directory, NTFS journals its entries itself.
 func syncDir(string) error { return nil }
+
+// Virus scanners, indexers and backups open files for a moment, and nobody can rename or remove them meanwhile.
+const (
+	busyPatience   = 5 * time.Second
+	busyFirstPause = 5 * time.Millisecond
+	busyMaxPause   = 200 * time.Millisecond
+)
+
+// whileBusy tries again for a while what another program is in the way of.
+func whileBusy(try func() error) error {
+	end, pause := time.Now().Add(busyPatience), busyFirstPause
+	for {
+		err := try()
+		if !isBusy(err) || time.Now().After(end) {
+			return err
+		}
+		time.Sleep(pause)
+		pause = min(2*pause, busyMaxPause)
+	}
+}
+
+// isBusy knows the errors of files that another program has open. A denied access is among them: that is what Windows says of a
+// file that is to be replaced, or that is on its way out.
+func isBusy(err error) bool {
+	return errors.Is(err, windows.ERROR_SHARING_VIOLATION) || errors.Is(err, windows.ERROR_LOCK_VIOLATION) ||
+		errors.Is(err, windows.ERROR_USER_MAPPED_FILE) || errors.Is(err, windows.ERROR_ACCESS_DENIED) || errors.Is(err, windows.ERROR_DELETE_PENDING)
+}
+
+// renameFile is os.Rename, which waits for a program that has one of the files open.
+func renameFile(from, to string) error { return whileBusy(func() error { return os.Rename(from, to) }) }
+
+// removeFile is os.Remove, which waits for a program that has the file open.
+func removeFile(path string) error { return whileBusy(func() error { return os.Remove(path) }) }
 
 // isDiskFull knows the errors of a full disk or a used-up quota.
 func isDiskFull(err error) bool {

@@ -7,8 +7,10 @@
 //	command*.go             the commands, one noun a file
 //	firststart.go           the owner's account and the welcome
 //	admin*.go, control.go   changes to accounts, queue, relays, filter and certificates, also while it runs
-//	datadir.go, lock_*.go   the data folder and who owns it
+//	datadir.go, lock_*.go, rights_*.go  the data folder and who owns it; giving up root
 //	service.go              running under the service manager of the system
+//	service_*.go            installing it there: _install, one file for each manager, users, Windows
+//	log.go, log_*.go        the log: the journal, a file, the event log
 //	settings*.go            the few settings
 //	accounts*.go, password.go, scram.go  people, aliases, passwords
 //	naming.go               what can be an address or a host name here

@@ -60,7 +60,7 @@ func portTable() []portSpec {
 }
 
 // Protocols is the table of ports and all listeners. The exported fields are set
-// before Open and not changed after.
+// before Open and not changed after; Listen and Offset before Bind.
 type Protocols struct {
 	Accounts *Accounts
 	Store    *Store
@@ -93,6 +93,8 @@ type Protocols struct {
 	env      *connEnv
 	text     *textFeeder // of SEARCH; nil: there is none
 	open     []openPort
+	shifted  bool // the operating system has refused low ports
+	exchange int  // the port of SMTP as bound
 	lastConn atomic.Uint64
 	visitor  atomic.Int64 // second in which somebody from the internet came to the SMTP port by IPv4, 0: never
 
@@ -117,22 +119,43 @@ type openPort struct {
 
 // Port is one open port, for the first-start text and status.
 type Port struct {
-	Name   string // "smtp", "submissions", "submission", "pop3", "pop3s", "imap", "imaps"
-	Number int    // as bound
-	TLS    string // "from the start" or "STARTTLS"
+	Name   string `json:"name"`   // "smtp", "submissions", "submission", "pop3", "pop3s", "imap", "imaps", "http", "https"
+	Number int    `json:"number"` // as bound
+	TLS    string `json:"tls"`    // "from the start", "STARTTLS" or "none"
 }
 
-// Open binds all ports, or none, and reports them. shifted says that the
-// operating system refused the low ports and portShift was added to all.
-func (p *Protocols) Open() (ports []Port, shifted bool, err error) {
-	p.prepare()
-	err = p.bind(p.Offset)
+// Bind binds all ports, or none. It comes before Open where the process gives up the
+// right to bind them in between; clients that connect by then wait for Serve.
+func (p *Protocols) Bind() error {
+	if p.specs == nil {
+		p.specs = portTable()
+	}
+	if p.listen == nil {
+		p.listen = listenTCP
+	}
+	err := p.bind(p.Offset)
 	if isPermission(err) && p.Offset == 0 {
-		shifted = true
+		p.shifted = true
 		err = p.bind(portShift)
 	}
 	if err != nil {
-		return nil, false, err
+		return err
+	}
+	p.exchange = p.open[0].listener.Addr().(*net.TCPAddr).Port // the table begins with smtp
+	return nil
+}
+
+// Exchange is the port as bound that other servers bring mail to, 0 before Bind.
+func (p *Protocols) Exchange() int { return p.exchange }
+
+// Open binds what Bind has not bound yet, and reports all ports. shifted says that the
+// operating system refused the low ports and portShift was added to all.
+func (p *Protocols) Open() (ports []Port, shifted bool, err error) {
+	p.prepare()
+	if len(p.open) == 0 {
+		if err := p.Bind(); err != nil {
+			return nil, false, err
+		}
 	}
 	for _, o := range p.open {
 		port := Port{Name: o.name, Number: o.listener.Addr().(*net.TCPAddr).Port, TLS: "STARTTLS"}
@@ -142,7 +165,7 @@ func (p *Protocols) Open() (ports []Port, shifted bool, err error) {
 		p.Log.Info("listening", "protocol", o.name, "address", o.listener.Addr().String())
 		ports = append(ports, port)
 	}
-	return ports, shifted, nil
+	return ports, p.shifted, nil
 }
 
 func (p *Protocols) prepare() {
@@ -154,12 +177,6 @@ func (p *Protocols) prepare() {
 	}
 	if p.Now == nil {
 		p.Now = time.Now
-	}
-	if p.specs == nil {
-		p.specs = portTable()
-	}
-	if p.listen == nil {
-		p.listen = listenTCP
 	}
 	if p.wait == nil {
 		p.wait = (*Conn).pause
@@ -231,6 +248,26 @@ func isInUse(err error) bool {
 func isWindowsError(err error, number syscall.Errno) bool {
 	var e syscall.Errno
 	return runtime.GOOS == "windows" && errors.As(err, &e) && e == number
+}
+
+// answerPatience is how long the own port may take to greet.
+const answerPatience = 30 * time.Second
+
+// Answers connects to the first port, and gives an error unless it greets: sessions can begin.
+func (p *Protocols) Answers(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, answerPatience)
+	defer cancel()
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(p.Listen, strconv.Itoa(p.Exchange())))
+	if err != nil {
+		return fmt.Errorf("connecting to the own port: %w", err)
+	}
+	defer conn.Close()
+	end, _ := ctx.Deadline()
+	_ = conn.SetDeadline(end)
+	if _, err := conn.Read(make([]byte, 1)); err != nil {
+		return fmt.Errorf("waiting for the own greeting: %w", err)
+	}
+	return nil
 }
 
 // Close closes the listeners. Serve does it by itself; Close is for ports that

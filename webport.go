@@ -31,7 +31,8 @@ const (
 	policyHostPart = "mta-sts."
 )
 
-// WebPorts serves HTTP and HTTPS. The exported fields are set before Open and not changed after.
+// WebPorts serves HTTP and HTTPS. The exported fields are set before Open and not changed after; Listen and
+// Offset before Bind.
 type WebPorts struct {
 	Certificates *Certificates
 	// Policy gives the rules for mail to a domain under TLS; "": it has none, or is not ours.
@@ -42,47 +43,61 @@ type WebPorts struct {
 	Offset  int    // added to each port
 	Log     *slog.Logger
 
-	plain, secure *webServer // nil while the port is not open
+	plain, secure *webServer // nil before Bind
 	running       sync.WaitGroup
 }
 
-// webServer is one of the ports that is open.
+// webServer is one of the ports that is wanted.
 type webServer struct {
 	http.Server
-	listener net.Listener
+	name, address string
+	listener      net.Listener // nil: it is not to be had
+	problem       error        // why not
 }
 
-// Open binds the ports as far as they are to be had, and reports those.
+// Bind binds the ports as far as they are to be had. It comes before Open where the process gives up the right to bind them in
+// between, and needs no fields but Listen and Offset.
+func (w *WebPorts) Bind() {
+	w.plain, w.secure = w.bind(80, "http"), w.bind(443, "https")
+}
+
+func (w *WebPorts) bind(number int, name string) *webServer {
+	s := &webServer{name: name, address: net.JoinHostPort(w.Listen, strconv.Itoa(number+w.Offset))}
+	s.listener, s.problem = listenTCP(s.address)
+	return s
+}
+
+// Open makes the ports ready that Bind has bound, or binds them, and reports those that are to be had.
 func (w *WebPorts) Open() (ports []Port) {
-	w.plain = w.open(80, "http", nil)
-	w.secure = w.open(443, "https", w.Certificates.WebConfig())
-	if w.plain != nil {
-		ports = append(ports, Port{Name: "http", Number: w.plain.number(), TLS: "none"})
+	if w.plain == nil {
+		w.Bind()
 	}
-	if w.secure != nil {
-		ports = append(ports, Port{Name: "https", Number: w.secure.number(), TLS: "from the start"})
+	if w.open(w.plain, nil) {
+		ports = append(ports, Port{Name: w.plain.name, Number: w.plain.number(), TLS: "none"})
+	}
+	if w.open(w.secure, w.Certificates.WebConfig()) {
+		ports = append(ports, Port{Name: w.secure.name, Number: w.secure.number(), TLS: "from the start"})
 	}
 	return ports
 }
 
-// open binds one port, nil if it is not to be had.
-func (w *WebPorts) open(number int, name string, config *tls.Config) *webServer {
-	address := net.JoinHostPort(w.Listen, strconv.Itoa(number+w.Offset))
-	l, err := listenTCP(address)
-	if err != nil {
-		w.Log.Warn("the port cannot be opened; mail does not need it, a certificate from an authority needs port 80 or 443", "protocol", name, "address", address, "err", err)
-		return nil
+// open makes one port ready, and says whether it is to be had.
+func (w *WebPorts) open(s *webServer, config *tls.Config) bool {
+	if s.listener == nil {
+		w.Log.Warn("the port cannot be opened; mail does not need it, a certificate from an authority needs port 80 or 443", "protocol", s.name, "address", s.address, "err", s.problem)
+		return false
 	}
-	w.Log.Info("listening", "protocol", name, "address", l.Addr().String())
-	return &webServer{listener: netutil.LimitListener(l, webConns), Server: http.Server{
+	w.Log.Info("listening", "protocol", s.name, "address", s.listener.Addr().String())
+	s.Server = http.Server{
 		Handler: w, TLSConfig: config, MaxHeaderBytes: webHeader,
 		ReadHeaderTimeout: webReadHeader, ReadTimeout: webRead, WriteTimeout: webWrite, IdleTimeout: webIdle,
 		ErrorLog: slog.NewLogLogger(w.Log.Handler(), slog.LevelDebug),
-	}}
+	}
+	return true
 }
 
 func (s *webServer) number() int {
-	if s == nil {
+	if s == nil || s.listener == nil {
 		return 0
 	}
 	return s.listener.Addr().(*net.TCPAddr).Port
@@ -93,11 +108,11 @@ func (w *WebPorts) Numbers() (plain, secure int) { return w.plain.number(), w.se
 
 // Serve serves the ports that Open bound until ctx ends.
 func (w *WebPorts) Serve(ctx context.Context) {
-	if s := w.plain; s != nil {
-		w.running.Go(func() { w.ended("http", s.Serve(s.listener)) })
+	if s := w.plain; s.number() != 0 {
+		w.running.Go(func() { w.ended(s.name, s.Serve(netutil.LimitListener(s.listener, webConns))) })
 	}
-	if s := w.secure; s != nil {
-		w.running.Go(func() { w.ended("https", s.ServeTLS(s.listener, "", "")) })
+	if s := w.secure; s.number() != 0 {
+		w.running.Go(func() { w.ended(s.name, s.ServeTLS(netutil.LimitListener(s.listener, webConns), "", "")) })
 	}
 	<-ctx.Done()
 	w.Close()
@@ -115,7 +130,7 @@ func (w *WebPorts) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), webShutdown)
 	defer cancel()
 	for _, s := range []*webServer{w.plain, w.secure} {
-		if s == nil {
+		if s.number() == 0 {
 			continue
 		}
 		_ = s.listener.Close() // it may not be served yet
