@@ -122,9 +122,7 @@ func (h *house) facts(sender *Sender) (*DoctorFacts, error) {
 	f := &DoctorFacts{Hostname: h.hostname, Data: string(h.data), Last: h.check.Last()}
 	for _, domain := range h.accounts.Domains() {
 		fact := DomainFact{Name: domain}
-		if relay := sender.RelayOf(domain); relay != nil {
-			fact.Relay = &RelayFact{relay.Host, relay.Port, relay.Implicit}
-		}
+		fact.Relay = relayFact(sender, "postmaster@"+domain)
 		if isPublicName(domain) && len(f.Domains) < doctorDomains {
 			var err error
 			if fact.DKIM, err = h.signer.Records(domain); err != nil {
@@ -133,5 +131,17 @@ func (h *house) facts(sender *Sender) (*DoctorFacts, error) {
 		}
 		f.Domains = append(f.Domains, fact)
 	}
+	for _, o := range h.accounts.Outside() {
+		f.Outside = append(f.Outside, OutsideFact{o.Address, relayFact(sender, o.Address)})
+	}
 	return f, nil
+}
+
+// relayFact is what the doctor knows of the relay that takes mail from an address, nil for none.
+func relayFact(sender *Sender, from string) *RelayFact {
+	relay := sender.RelayOf(from)
+	if relay == nil {
+		return nil
+	}
+	return &RelayFact{relay.Host, relay.Port, relay.Implicit}
 }

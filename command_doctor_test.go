@@ -211,7 +211,10 @@ func TestDailyCheckOfTheAppliance(t *testing.T) {
 	if !sender.closed25() {
 		t.Error("the sender does not know that port 25 is closed")
 	}
-	// With a relay for one domain that takes the mail of all, and the doctor knows.
+	// With a relay for another domain of ours that takes the mail of all, and the doctor knows.
+	if _, err := h.accounts.AddAlias("info@example.net", []string{"maria@example.org"}); err != nil {
+		t.Fatal(err)
+	}
 	if got := sender.Destination("maria@example.org", "friends.test"); got != "friends.test" {
 		t.Errorf("without a relay mail goes to %s", got)
 	}
@@ -222,6 +225,15 @@ func TestDailyCheckOfTheAppliance(t *testing.T) {
 		t.Errorf("with a relay mail goes to %s", got)
 	}
 	if f, err := facts(); err != nil || *f.Domains[0].Relay != (RelayFact{Host: "relay.example", Port: 587}) {
+		t.Errorf("the doctor knows %+v, %v", f, err)
+	}
+	if _, err := h.accounts.AddOutside("maria@example.org", "maria@big.example"); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.relays.Set(RelaySetting{For: "maria@big.example", Host: "smtp.big.example", Port: 465, TLS: tlsImplicit, User: "u", Password: "p"}); err != nil {
+		t.Fatal(err)
+	}
+	if f, err := facts(); err != nil || len(f.Outside) != 1 || f.Outside[0].Address != "maria@big.example" || *f.Outside[0].Relay != (RelayFact{"smtp.big.example", 465, true}) {
 		t.Errorf("the doctor knows %+v, %v", f, err)
 	}
 	if err := h.relays.Remove("example.net"); err != nil {

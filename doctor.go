@@ -76,14 +76,15 @@ func (d *Diagnosis) count(state FindingState) (n int) {
 
 // DoctorFacts is what the checks start from. It holds nothing secret: commands get it from the appliance that runs.
 type DoctorFacts struct {
-	Running  bool         `json:"running"`
-	Hostname string       `json:"hostname"`
-	Domains  []DomainFact `json:"domains"`          // that mail is kept for, the default one first
-	Listen   string       `json:"listen,omitempty"` // the one address that is bound, "" for all
-	Ports    []Port       `json:"ports,omitempty"`  // as bound; none where it does not run
-	Data     string       `json:"data"`             // the data folder
-	Visitor  time.Time    `json:"visitor,omitzero"` // when somebody from outside the LAN connected to the SMTP port last
-	Last     *Diagnosis   `json:"last,omitempty"`   // what was found last, nil before the first time
+	Running  bool          `json:"running"`
+	Hostname string        `json:"hostname"`
+	Domains  []DomainFact  `json:"domains"` // that mail is kept for, the default one first
+	Outside  []OutsideFact `json:"outside,omitempty"`
+	Listen   string        `json:"listen,omitempty"` // the one address that is bound, "" for all
+	Ports    []Port        `json:"ports,omitempty"`  // as bound; none where it does not run
+	Data     string        `json:"data"`             // the data folder
+	Visitor  time.Time     `json:"visitor,omitzero"` // when somebody from outside the LAN connected to the SMTP port last
+	Last     *Diagnosis    `json:"last,omitempty"`   // what was found last, nil before the first time
 }
 
 // DomainFact is what is known of a domain here.
@@ -91,6 +92,12 @@ type DomainFact struct {
 	Name  string      `json:"name"`
 	DKIM  []DNSRecord `json:"dkim,omitempty"`  // of domains that can be on the internet
 	Relay *RelayFact  `json:"relay,omitempty"` // who takes its mail for others, nil: nobody
+}
+
+// OutsideFact is an address elsewhere that somebody here sends with.
+type OutsideFact struct {
+	Address string     `json:"address"`
+	Relay   *RelayFact `json:"relay,omitempty"` // who takes its mail, nil: it goes out directly
 }
 
 // RelayFact is a relay without its login.
@@ -194,7 +201,7 @@ type check func(ctx context.Context) []Finding
 func (x *examination) checks() []check {
 	checks := []check{x.checkNetwork}
 	if x.named {
-		checks = append(checks, x.checkHasDomain, x.checkOutbound, x.checkRelays, x.checkInbound, x.checkNAT, x.checkName, x.checkPTR, x.checkLists)
+		checks = append(checks, x.checkHasDomain, x.checkOutside, x.checkOutbound, x.checkRelays, x.checkInbound, x.checkNAT, x.checkName, x.checkPTR, x.checkLists)
 		for i := range x.domains {
 			checks = append(checks, x.domainChecks(&x.domains[i])...)
 		}
@@ -232,9 +239,10 @@ func (x *examination) forInternet(state FindingState) FindingState {
 	return state
 }
 
-// direct says whether mail of some domain goes to other servers without a relay.
+// direct says whether mail of some domain, or from an address elsewhere, goes to other servers without a relay.
 func (x *examination) direct() bool {
-	return slices.ContainsFunc(x.domains, func(d examinedDomain) bool { return d.Relay == nil })
+	return slices.ContainsFunc(x.domains, func(d examinedDomain) bool { return d.Relay == nil }) ||
+		slices.ContainsFunc(x.facts.Outside, func(o OutsideFact) bool { return o.Relay == nil })
 }
 
 // forDirect makes a state milder where relays take all mail for others.

@@ -321,6 +321,10 @@ func TestDoctorChecks(t *testing.T) {
 		w.facts.Domains[0].Relay = &RelayFact{Host: "relay.example", Port: 587}
 		w.routes["tcp 192.0.2.31:587"] = startGreeter(w.t, "220 relay.example ready")
 	}
+	outside := func(w *doctorWorld) {
+		w.facts.Outside = []OutsideFact{{"maria@big.example", &RelayFact{Host: "relay.example", Port: 587}}}
+		w.routes["tcp 192.0.2.31:587"] = startGreeter(w.t, "220 relay.example ready")
+	}
 	unplugged := func(w *doctorWorld) {
 		w.Timeout = shortTime
 		w.set(func(s *testDNS) { s.silent = true })
@@ -383,6 +387,19 @@ func TestDoctorChecks(t *testing.T) {
 		{greets(""), "outbound", StateWarn, "no mail server says a word", AnswerYes, true},
 		{func(w *doctorWorld) { w.routes["tcp 192.0.2.11:25"] = routeSilent }, "outbound", StateOK, "can be reached", AnswerYes, true},
 
+		{with(home, outside), "domain", StateOK, "none is needed: people send with addresses at a provider", AnswerYes, true},
+		{with(home, outside), "relay", StateOK, "goes out through relay.example:587, which answers", AnswerYes, true},
+		{with(home, outside, func(w *doctorWorld) { w.routes["tcp 192.0.2.31:587"] = routeRefused }), "relay", StateBad, "refuses connections", AnswerYes, false},
+		{with(home, outside, closed(routeSilent)), "outbound", StateNote, "drops what goes there", AnswerNo, true},
+		{with(home, outside, func(w *doctorWorld) {
+			w.facts.Outside = append(w.facts.Outside, OutsideFact{Address: "bob@big.example"}, OutsideFact{Address: "bob@big.example"})
+		}), "sender", StateWarn, "Mail from bob@big.example goes out directly. Others refuse it, as it does not come from the server of its provider. " +
+			"Let the provider's server for outgoing mail send it: appliance relay set HOST bob@big.example --for bob@big.example", AnswerYes, true},
+		{func(w *doctorWorld) {
+			for i := range 7 {
+				w.facts.Outside = append(w.facts.Outside, OutsideFact{Address: fmt.Sprintf("bob%d@big.example", i)})
+			}
+		}, "sender", StateWarn, "bob4@big.example and 2 more goes out", AnswerYes, true},
 		{relayed, "relay", StateOK, "goes out through relay.example:587, which answers", AnswerYes, true},
 		{with(relayed, func(w *doctorWorld) { w.routes["tcp 192.0.2.31:587"] = routeRefused }), "relay", StateBad, "refuses connections", AnswerYes, false},
 		{with(relayed, func(w *doctorWorld) { w.routes["tcp 192.0.2.31:587"] = startGreeter(w.t, "") }), "relay", StateBad, "does not greet", AnswerYes, false},

@@ -39,15 +39,39 @@ func (x *examination) checkNetwork(context.Context) []Finding {
 
 // checkHasDomain says what is missing where there is no domain of the internet.
 func (x *examination) checkHasDomain(context.Context) []Finding {
-	if len(x.domains) > 0 {
+	switch {
+	case len(x.domains) > 0:
 		return nil
+	case len(x.facts.Outside) > 0:
+		return single("domain", "", StateOK, "There is no domain of the internet here, and none is needed: people send with addresses at a provider. What is written to those comes here if it is collected.", "")
 	}
 	return single("domain", "", StateNote, "There is no domain of the internet here. Mail between the people here works; mail from and to the internet needs a domain.",
 		domainFirst)
 }
 
 // domainFirst is how one comes to a domain.
-const domainFirst = "Get a domain from any provider of domains, give yourself an address in it (appliance user add NAME@DOMAIN), and publish what `appliance dns DOMAIN` prints."
+const domainFirst = "Get a domain from any provider of domains, give yourself an address in it (appliance user add NAME@DOMAIN), and publish what `appliance dns DOMAIN` prints. " +
+	"Or keep the addresses that people have at a provider: appliance collect add USER imap HOST ADDRESS"
+
+// checkOutside says from which addresses at a provider mail goes out directly.
+func (x *examination) checkOutside(context.Context) []Finding {
+	var direct []string
+	for _, o := range x.facts.Outside {
+		if o.Relay == nil && !slices.Contains(direct, o.Address) {
+			direct = append(direct, o.Address)
+		}
+	}
+	if len(direct) == 0 {
+		return nil
+	}
+	const most = 5
+	shown := direct[:min(len(direct), most)]
+	if more := len(direct) - len(shown); more > 0 {
+		shown = append(slices.Clone(shown), fmt.Sprintf("%d more", more))
+	}
+	return single("sender", "", StateWarn, fmt.Sprintf("Mail from %s goes out directly. Others refuse it, as it does not come from the server of its provider.", wordList(shown)),
+		fmt.Sprintf("Let the provider's server for outgoing mail send it: appliance relay set HOST %[1]s --for %[1]s", direct[0]))
+}
 
 // port25 says whether other servers can be reached, where that can be told: several of them were tried, and the internet is
 // there.
@@ -103,7 +127,7 @@ func (x *examination) closedSentence() string {
 
 // closedAdvice says what helps against that.
 func (x *examination) closedAdvice() string {
-	if len(x.domains) > 0 && !x.direct() {
+	if len(x.domains)+len(x.facts.Outside) > 0 && !x.direct() {
 		return "" // relays take all mail for others
 	}
 	return setRelay + ". Some providers also open the port on request."
@@ -140,8 +164,14 @@ func (x *examination) judgeGreetings() (state FindingState, sentence, do string)
 func (x *examination) checkRelays(ctx context.Context) []Finding {
 	var found []Finding
 	var seen []RelayFact
+	var relays []*RelayFact
 	for i := range x.facts.Domains {
-		relay := x.facts.Domains[i].Relay
+		relays = append(relays, x.facts.Domains[i].Relay)
+	}
+	for i := range x.facts.Outside {
+		relays = append(relays, x.facts.Outside[i].Relay)
+	}
+	for _, relay := range relays {
 		if relay == nil || slices.Contains(seen, *relay) {
 			continue
 		}

@@ -146,13 +146,14 @@ func relayServer(destination string) string {
 
 // Destination gives what the queue groups mail by: the relay that takes it, or the domain it goes to.
 func (s *Sender) Destination(from, domain string) string {
-	if relay := s.relayFor(from); relay != nil {
+	if relay := s.RelayOf(from); relay != nil {
 		return relay.key()
 	}
 	return domain
 }
 
-func (s *Sender) relayFor(from string) *Relay {
+// RelayOf gives the relay that takes mail with this reverse-path as things are, nil for none.
+func (s *Sender) RelayOf(from string) *Relay {
 	if s.Relay != nil {
 		if relay := s.Relay(from); relay != nil {
 			return relay
@@ -163,9 +164,6 @@ func (s *Sender) relayFor(from string) *Relay {
 	}
 	return nil
 }
-
-// RelayOf gives the relay that takes mail of a domain's people as things are, nil for none.
-func (s *Sender) RelayOf(domain string) *Relay { return s.relayFor("postmaster@" + domain) }
 
 // closed25 says whether it is known that nothing gets out on port 25.
 func (s *Sender) closed25() bool { return s.Closed != nil && s.Closed() }
@@ -229,7 +227,7 @@ func (s *Sender) Send(ctx context.Context, destination string, m *Outgoing) []Ou
 func (s *Sender) route(ctx context.Context, destination string, env *Envelope) (*route, *Outcome) {
 	r := &route{destination: destination, verified: env.RequireTLS}
 	if strings.HasPrefix(destination, relayPrefix) {
-		relay := s.relayFor(env.From)
+		relay := s.RelayOf(env.From)
 		if relay == nil || relay.key() != destination { // it was changed this moment: the queue finds the new way
 			return nil, &Outcome{Enhanced: "4.3.5", Text: "The relay for this message is no longer set; it goes another way next time"}
 		}
