@@ -259,7 +259,7 @@ type gates struct {
 }
 
 func (c *call) bindGates() *gates {
-	g := &gates{mail: &Protocols{Listen: c.opt.run.listen, Offset: c.opt.run.offset}}
+	g := &gates{mail: &Protocols{Listen: c.opt.run.listen, Offset: c.opt.run.offset, Throttle: NewThrottle(nil)}}
 	if c.adjustPorts != nil {
 		c.adjustPorts(g.mail)
 	}
@@ -296,7 +296,7 @@ func (c *call) serve(ctx context.Context, h *house, g *gates) error {
 	}
 	defer h.closeSpam(spam)
 	p := g.mail
-	p.Accounts, p.Store, p.TLS, p.Hostname, p.Throttle = h.accounts, h.store, certs.Config(), h.hostname, NewThrottle(nil)
+	p.Accounts, p.Store, p.TLS, p.Hostname = h.accounts, h.store, certs.Config(), h.hostname
 	p.MaxSize, p.Log, p.Queue, p.Flood, p.Judge = h.maxSize(), h.log, out.Queue, out.Flood, spam.Judge
 	ports, shifted, err := p.Open()
 	if err != nil {
