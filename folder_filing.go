@@ -1,6 +1,10 @@
 package main
 
-import "github.com/emersion/go-imap/v2"
+import (
+	"strings"
+
+	"github.com/emersion/go-imap/v2"
+)
 
 // Filing is that somebody has put messages into a folder: not a delivery, and not what other programs do to the files.
 type Filing struct {
@@ -20,14 +24,65 @@ func (f *Folder) tellFiling(from *Folder, uids []imap.UID) {
 	}
 }
 
+// GuardTransfers has allow asked before messages are copied or moved; its error is that of Copy and Move. The locks of the folders
+// are not held.
+func (s *Store) GuardTransfers(allow func(from, to *Folder, uids []imap.UID) error) {
+	s.transfers.Store(&allow)
+}
+
+// mayTransfer asks whoever guards transfers.
+func (f *Folder) mayTransfer(to *Folder, uids []imap.UID) error {
+	if allow := f.store.transfers.Load(); allow != nil {
+		return (*allow)(f, to, uids)
+	}
+	return nil
+}
+
 // UseOf gives the special use of a folder (RFC 6154), "" for none. Of several it is that which its name tells, or the first.
-func (f *Folder) UseOf() imap.MailboxAttr {
-	dir := f.directory()
+func (f *Folder) UseOf() imap.MailboxAttr { return useOfDir(f.directory(), f.drop.specialUses()) }
+
+// UseAbove is UseOf for a folder, or the nearest above it that has a use.
+func (f *Folder) UseAbove() imap.MailboxAttr {
+	return useAboveDir(f.directory(), f.drop.specialUses())
+}
+
+// useOfDir is UseOf by the folder's name on disk.
+func useOfDir(dir string, uses map[string][]imap.MailboxAttr) imap.MailboxAttr {
 	if use := useByName(decodeFolder(dir)); use != "" {
 		return use
 	}
-	if uses := f.drop.specialUses()[dir]; len(uses) > 0 {
-		return uses[0]
+	if of := uses[dir]; len(of) > 0 {
+		return of[0]
 	}
 	return ""
+}
+
+// useAboveDir is UseAbove by the folder's name on disk.
+func useAboveDir(dir string, uses map[string][]imap.MailboxAttr) imap.MailboxAttr {
+	for {
+		if use := useOfDir(dir, uses); use != "" {
+			return use
+		}
+		at := strings.LastIndexByte(dir, '.')
+		if at <= 0 {
+			return ""
+		}
+		dir = dir[:at]
+	}
+}
+
+// FoldersBelow gives the names of the folders that have a special use, and of those below them.
+func (d *Maildrop) FoldersBelow(use imap.MailboxAttr) ([]string, error) {
+	list, err := d.Folders()
+	if err != nil {
+		return nil, err
+	}
+	uses := d.specialUses()
+	var names []string
+	for _, info := range list {
+		if useAboveDir(info.dir, uses) == use {
+			names = append(names, info.Name)
+		}
+	}
+	return names, nil
 }

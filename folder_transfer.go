@@ -56,6 +56,9 @@ func (f *Folder) Copy(uids []imap.UID, to *Folder) ([]imap.UID, error) {
 
 // CopyAs is Copy with certain rights in the other folder: flags that take others are not copied.
 func (f *Folder) CopyAs(may Rights, uids []imap.UID, to *Folder) ([]imap.UID, error) {
+	if err := f.mayTransfer(to, uids); err != nil {
+		return nil, fmt.Errorf("copying: %w", err)
+	}
 	t := transfer{from: f, to: to, may: may}
 	_, dst, _, err := t.run(uids)
 	if err != nil {
@@ -75,6 +78,9 @@ func (f *Folder) Move(uids []imap.UID, to *Folder) (moved, dst []imap.UID, modse
 
 // MoveAs is Move with certain rights in the other folder: flags that take others are lost.
 func (f *Folder) MoveAs(may Rights, uids []imap.UID, to *Folder) (moved, dst []imap.UID, modseq uint64, err error) {
+	if err := f.mayTransfer(to, uids); err != nil {
+		return nil, nil, 0, fmt.Errorf("moving: %w", err)
+	}
 	t := transfer{from: f, to: to, may: may, move: true}
 	moved, dst, modseq, err = t.run(uids)
 	if err != nil {

@@ -364,6 +364,8 @@ func (s *imapSession) replyOf(cmd *imapCommand, err error) *imapReply {
 		return imapNo("CANNOT", "INBOX cannot be deleted")
 	case errors.Is(err, ErrExpunged):
 		return imapNo("EXPUNGEISSUED", "Some of the messages are no longer there")
+	case errors.Is(err, ErrWaiting):
+		return imapNo("CANNOT", "Mail that waits to be sent can be moved to Drafts or Trash alone, and is not sent then")
 	case errors.Is(err, ErrKeywords):
 		return imapNo("LIMIT", "The mailbox has no room for more keywords")
 	}

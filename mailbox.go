@@ -60,8 +60,9 @@ type Store struct {
 	serials           atomic.Uint64 // of folders
 	journalFrom       int           // from how many messages on a change of flags goes by the journal
 	quota             func(account string) Quota
-	arrival           atomic.Pointer[func(f *Folder, uids []imap.UID)] // see OnArrival
-	filing            atomic.Pointer[func(Filing)]                     // see OnFiling
+	arrival           atomic.Pointer[func(f *Folder, uids []imap.UID)]              // see OnArrival
+	filing            atomic.Pointer[func(Filing)]                                  // see OnFiling
+	transfers         atomic.Pointer[func(from, to *Folder, uids []imap.UID) error] // see GuardTransfers
 
 	mu      sync.Mutex
 	drops   map[string]*Maildrop

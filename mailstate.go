@@ -23,6 +23,8 @@ var (
 	ErrOverQuota = errors.New("over quota")
 	// ErrAboveQuota: it is larger than all that the maildrop may hold.
 	ErrAboveQuota = errors.New("larger than the quota")
+	// ErrWaiting: the message tells of mail that waits to be sent, and stays where it is.
+	ErrWaiting = errors.New("the message waits to be sent")
 	// ErrKeywords: the folder has maxKeywords different keywords already, or the name is no keyword.
 	ErrKeywords = errors.New("too many or bad keywords")
 	// ErrInboxFixed: INBOX cannot be deleted.

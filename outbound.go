@@ -57,6 +57,9 @@ func OpenOutbound(cfg OutboundConfig) (*Outbound, error) {
 		Hostname: func() string { return cfg.Hostname }, Log: cfg.Log, Now: cfg.Now,
 	})
 	o.boxes.queue = o.Queue
+	if err == nil {
+		cfg.Store.GuardTransfers(o.boxes.mayTransfer)
+	}
 	return o, err
 }
 

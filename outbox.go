@@ -15,11 +15,12 @@ import (
 )
 
 // The mailbox Outbox shows each sender what of their mail waits, and why: outbox_message.go writes the messages that lie in
-// it. A message that is moved to Drafts or Trash there, or deleted, is not sent; one that is flagged is tried now.
+// it. A message that is moved to Drafts or Trash (or a folder below, or one with that special use), or deleted, is not sent; one
+// that is flagged is tried now. Moving or copying it anywhere else is refused: whoever clears up would not know whether it still
+// goes out, and a client without MOVE copies and deletes. A file that another program takes away is as good as deleted.
 
 const (
 	outboxName   = "Outbox"
-	draftsName   = "Drafts"
 	outboxField  = "X-Queue-ID"
 	outboxRenew  = time.Hour // between two forms of the same message
 	outboxMost   = 200       // messages that are shown to one person
@@ -51,7 +52,7 @@ type outbox struct {
 	drop    *Maildrop
 	watch   *MailboxWatch
 	shown   map[string]*outboxEntry // by ID
-	drafts  imap.UID                // what came into Drafts before is not looked at
+	drafts  map[string]imap.UID     // by folder for drafts: what came there before is not looked at
 }
 
 // outboxEntry is a message that is shown.
@@ -218,7 +219,7 @@ func (b *outbox) listen() error {
 			return err
 		}
 		b.watch = watch
-		if b.drafts, err = b.nextDraft(); err != nil {
+		if b.drafts, err = b.nextDrafts(); err != nil {
 			return err
 		}
 	}
@@ -230,18 +231,55 @@ func (b *outbox) listen() error {
 	return nil
 }
 
-// nextDraft gives the UID that the next message in Drafts will have.
-func (b *outbox) nextDraft() (imap.UID, error) {
-	drafts, err := b.drop.Open(draftsName)
-	if errors.Is(err, ErrNoFolder) {
-		return 1, nil
-	}
+// eachDrafts opens the folders for drafts, one after the other.
+func (b *outbox) eachDrafts(do func(name string, drafts *Folder, st Status)) error {
+	names, err := b.drop.FoldersBelow(imap.MailboxAttrDrafts)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	defer drafts.Release()
-	st, err := drafts.Status(false)
-	return st.UIDNext, err
+	for _, name := range names {
+		drafts, err := b.drop.Open(name)
+		if errors.Is(err, ErrNoFolder) { // deleted this moment
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		st, err := drafts.Status(false)
+		if err == nil {
+			do(name, drafts, st)
+		}
+		drafts.Release()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// nextDrafts gives the UIDs that the next messages in the folders for drafts will have.
+func (b *outbox) nextDrafts() (map[string]imap.UID, error) {
+	next := map[string]imap.UID{}
+	err := b.eachDrafts(func(name string, _ *Folder, st Status) { next[name] = st.UIDNext })
+	return next, err
+}
+
+// mayTransfer is asked by the store before messages are copied or moved.
+func (o *outboxes) mayTransfer(from, to *Folder, uids []imap.UID) error {
+	if from.Name() != outboxName {
+		return nil
+	}
+	if use := to.UseAbove(); from.Account() == to.Account() && (use == imap.MailboxAttrDrafts || use == imap.MailboxAttrTrash) {
+		return nil
+	}
+	for _, uid := range uids {
+		if id := queueIDOf(from, uid); id != "" {
+			if e, err := o.queue.Entry(id); err == nil && e.Account == from.Account() {
+				return ErrWaiting
+			}
+		}
+	}
+	return nil
 }
 
 // adopt finds the messages that the last run has left, and removes those about mail that waits no more.
@@ -411,9 +449,8 @@ func (b *outbox) takeBack(ids []string) error {
 		return err
 	}
 	for _, id := range ids {
-		uid, draft := moved[id]
-		if draft {
-			if err := b.makeDraft(id, uid); err != nil {
+		if at, draft := moved[id]; draft {
+			if err := b.makeDraft(id, at); err != nil {
 				return err
 			}
 		}
@@ -425,34 +462,30 @@ func (b *outbox) takeBack(ids []string) error {
 	return nil
 }
 
-// movedToDrafts gives the messages of the Outbox that came into Drafts since the last look, by their IDs in the queue.
-func (b *outbox) movedToDrafts() (map[string]imap.UID, error) {
-	moved := map[string]imap.UID{}
-	drafts, err := b.drop.Open(draftsName)
-	if errors.Is(err, ErrNoFolder) {
-		return moved, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer drafts.Release()
-	if _, err := drafts.Status(false); err != nil {
-		return nil, err
-	}
-	uids := drafts.allUIDs()
-	for _, uid := range uids {
-		if uid < b.drafts {
-			continue
-		}
-		if id := queueIDOf(drafts, uid); b.shown[id] != nil {
-			moved[id] = uid
-		}
-	}
-	return moved, nil
+// draftPlace is where a message lies that was moved to a folder for drafts.
+type draftPlace struct {
+	folder string
+	uid    imap.UID
 }
 
-// makeDraft puts the message itself into Drafts, in place of the one that told of it.
-func (b *outbox) makeDraft(id string, uid imap.UID) error {
+// movedToDrafts gives the messages of the Outbox that came into folders for drafts since the first look, by their IDs in the queue.
+func (b *outbox) movedToDrafts() (map[string]draftPlace, error) {
+	moved := map[string]draftPlace{}
+	err := b.eachDrafts(func(name string, drafts *Folder, _ Status) {
+		for _, uid := range drafts.allUIDs() {
+			if uid < b.drafts[name] {
+				continue
+			}
+			if id := queueIDOf(drafts, uid); b.shown[id] != nil {
+				moved[id] = draftPlace{name, uid}
+			}
+		}
+	})
+	return moved, err
+}
+
+// makeDraft puts the message itself where it was moved to, in place of the one that told of it.
+func (b *outbox) makeDraft(id string, at draftPlace) error {
 	e, err := b.all.queue.Entry(id)
 	if errors.Is(err, ErrNotQueued) { // too late: it was sent
 		return nil
@@ -465,7 +498,7 @@ func (b *outbox) makeDraft(id string, uid imap.UID) error {
 		return err
 	}
 	defer message.Close()
-	drafts, err := b.drop.Open(draftsName)
+	drafts, err := b.drop.Open(at.folder)
 	if err != nil {
 		return err
 	}
@@ -482,5 +515,5 @@ func (b *outbox) makeDraft(id string, uid imap.UID) error {
 	if _, err := drafts.Append([]AppendMessage{add}); err != nil {
 		return err
 	}
-	return expungeSome(drafts, []imap.UID{uid})
+	return expungeSome(drafts, []imap.UID{at.uid})
 }

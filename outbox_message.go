@@ -66,7 +66,7 @@ the server tries again by itself, for %d days in all. It waits for:
 %s
 To try it now, flag this message (many programs call that a star).
 To change it, move this message to Drafts: it is not sent then, and lies there.
-Not to send it, delete this message or move it to Trash.
+Not to send it, delete this message or move it to Trash. It cannot be moved elsewhere.
 `, clockWords(e.Queued, now), int(queueLifetime/(24*time.Hour)), words)
 	if _, err := io.WriteString(text, strings.ReplaceAll(about, "\n", "\r\n")); err != nil {
 		return err

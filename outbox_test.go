@@ -210,3 +210,80 @@ func TestOutboxRenewal(t *testing.T) {
 		t.Errorf("after the end of the mailbox %d wait, %v", w.Queue.Len(), err)
 	}
 }
+
+// imapRefused gives a command that is to fail, and its reply.
+func (w *outWorld) imapRefused(c *rawClient, command string) string {
+	w.t.Helper()
+	c.send("a " + command + "\r\n")
+	for {
+		line, err := c.r.ReadString('\n')
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if strings.HasPrefix(line, "a ") {
+			if !strings.HasPrefix(line, "a NO ") {
+				w.t.Errorf("%s: %s", command, line)
+			}
+			return line
+		}
+	}
+}
+
+// Only Drafts and Trash, and what lies below or has their use, take a message out of the Outbox; elsewhere it cannot go.
+func TestOutboxMoves(t *testing.T) {
+	w := openOutWorld(t)
+	w.next.busy("Come back later")
+	w.submit("", outboxText, "<friend@friends.test>")
+	c := w.outbox(1)
+	w.imapDo(c, "CREATE Trash/Old")
+	w.imapDo(c, `CREATE Concepts (USE (\Drafts))`)
+	w.imapDo(c, "CREATE Concepts/New")
+	const why = "a NO [CANNOT] Mail that waits to be sent can be moved to Drafts or Trash alone, and is not sent then\r\n"
+	for _, command := range []string{"MOVE 1 Archive", "UID MOVE 1:* INBOX", "COPY 1 Sent", "UID COPY 1:* Junk", "MOVE 1 Outbox"} {
+		if got := w.imapRefused(c, command); got != why {
+			t.Errorf("%s: %s", command, got)
+		}
+	}
+	w.messages(c, "Outbox", 1)
+	for _, folder := range []string{"Archive", "INBOX", "Sent", "Junk"} {
+		w.messages(c, folder, 0)
+	}
+	if w.Queue.Len() != 1 {
+		t.Fatal("it is cancelled")
+	}
+	w.imapDo(c, "MOVE 1 Trash/Old")
+	w.empty()
+	w.messages(c, "Trash/Old", 1)
+	c.Close()
+
+	w.submit("", outboxText, "<friend@friends.test>", "<hidden@friends.test>")
+	c = w.outbox(1)
+	w.imapDo(c, "MOVE 1 Concepts/New")
+	w.empty()
+	w.messages(c, "Concepts/New", 1)
+	w.imapDo(c, "SELECT Concepts/New")
+	if got := w.imapDo(c, "FETCH 1 BODY.PEEK[]"); !strings.Contains(got, "Bcc: hidden@friends.test\r\n\r\nthe text\r\n)") || strings.Contains(got, "Waiting") {
+		t.Errorf("the draft: %s", got)
+	}
+	c.Close()
+
+	// What does not wait is a message like others.
+	w.submit("", outboxText, "<friend@friends.test>")
+	c = w.outbox(1)
+	c.send("a APPEND Outbox {13}\r\n")
+	c.expect("+ ")
+	c.send("Subject: x\r\n\r\n\r\n")
+	for line := ""; !strings.HasPrefix(line, "a "); {
+		var err error
+		if line, err = c.r.ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.imapDo(c, "MOVE 2 Archive")
+	w.messages(c, "Archive", 1)
+	w.imapRefused(c, "MOVE 1 Archive")
+	w.next.busy("")
+	w.imapDo(c, `STORE 1 +FLAGS (\Flagged)`)
+	w.next.wait(t)
+	w.empty()
+}
