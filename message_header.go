@@ -104,6 +104,18 @@ func fieldNameOf(line []byte) string {
 	return string(name)
 }
 
+// bareFieldName gives what precedes the colon of a line, or all of a line without one, without octets that no name of a field has
+// and some program may not see: NUL, white space, anything beyond ASCII.
+func bareFieldName(line []byte) string {
+	name, _, _ := bytes.Cut(line, []byte{':'})
+	return string(bytes.Map(func(r rune) rune {
+		if r <= ' ' || r >= 0x7f {
+			return -1
+		}
+		return r
+	}, name))
+}
+
 // Value gives the field's text after the colon: unfolded, trimmed, encoded words
 // left as they are.
 func (h headerField) Value() string {

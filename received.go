@@ -25,16 +25,32 @@ type ReceivedMail struct {
 	Size     int64
 }
 
-// The fields in which the filter says what it thinks of a message. Nobody else's are believed: they are taken out of what
-// arrives.
+// The fields in which the filter says what it thinks of a message.
 const (
 	spamStatusField  = "X-Spam-Status"
 	spamReasonsField = "X-Spam-Reasons"
 )
 
-// isVerdictField says whether only this program may write a field of this name.
-func isVerdictField(name string) bool {
+// isOurVerdict says whether only this program may write a field of this name.
+func isOurVerdict(name string) bool {
 	return strings.EqualFold(name, spamStatusField) || strings.EqualFold(name, spamReasonsField)
+}
+
+// verdictFields begin the names of fields in which filters tell what they think of a message, and which rules of mail programs
+// believe: SpamAssassin, rspamd and SpamPal (X-Spam…), rspamd, bogofilter, DSPAM, CRM114, POPFile and Exchange. Nobody else's are:
+// they are taken out of what arrives, before our filter and a milter say theirs.
+var verdictFields = [...]string{"x-spam", "x-rspamd-", "x-bogosity", "x-dspam-", "x-crm114-", "x-text-classification",
+	"x-ms-exchange-organization-scl"}
+
+// isVerdictField says whether a field of this name tells what a filter thinks of a message, or may be taken for one that does.
+func isVerdictField(name string) bool {
+	name = strings.ToLower(bareFieldName([]byte(name)))
+	for _, prefix := range verdictFields {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return false
 }
 
 // Verdict is what shall become of a message. The zero value delivers it to the

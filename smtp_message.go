@@ -316,7 +316,7 @@ func (s *smtpSession) with(utf8 bool) string {
 // which only the last server writes (RFC 5321 §4.4). What comes from other servers
 // is kept byte for byte: ours is the first Return-Path, and the one that counts.
 // Only an Authentication-Results field that claims to be ours (RFC 8601 §5), and what
-// the spam filter alone may say, is left out of all mail.
+// filters say (see isVerdictField), is left out of all mail.
 type headerCopier struct {
 	submission bool
 	host       string // whose Authentication-Results nobody else may write
@@ -348,6 +348,9 @@ func (h *headerCopier) run(w io.Writer, r *bufio.Reader) error {
 					return err
 				}
 				name := fieldNameOf(piece)
+				if name == "" && isDisguised(piece) {
+					name = spamStatusField // to be left out like that
+				}
 				if name == "" {
 					h.rest = bytes.Clone(piece)
 					return endOfRead(err)
@@ -376,6 +379,16 @@ func (h *headerCopier) run(w io.Writer, r *bufio.Reader) error {
 			return endOfRead(err)
 		}
 	}
+}
+
+// isDisguised says whether a line that is no field may be taken for one that only we may write, by programs that do not see odd
+// octets in its name, or do not mind that white space before the colon is longer than what was read of it so far.
+func isDisguised(piece []byte) bool {
+	if bytes.IndexByte(piece, ':') < 0 && piece[len(piece)-1] == '\n' {
+		return false
+	}
+	name := bareFieldName(piece)
+	return isVerdictField(name) || strings.EqualFold(name, "Authentication-Results")
 }
 
 // release ends the field that is held: it is copied if somebody else says it.

@@ -486,7 +486,7 @@ func TestSMTPJudge(t *testing.T) {
 	} {
 		c.send("MAIL FROM:<>\r\nRCPT TO:<ann@test.lan>\r\nDATA\r\n")
 		c.expect("250 ", "250 ", "354 ")
-		c.send("Subject: " + test[0] + "\r\n\r\n.\r\n")
+		c.send("X-Spam: no\r\nSubject: " + test[0] + "\r\n\r\n.\r\n")
 		c.expect(test[1])
 	}
 	c.expectEnd("")
@@ -505,7 +505,7 @@ func TestSMTPJudge(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	if text, _ := io.ReadAll(m.Section(0, m.Size())); !strings.HasPrefix(string(text), "X-Spam: yes\r\nReturn-Path: <>\r\n") {
+	if text, _ := io.ReadAll(m.Section(0, m.Size())); !strings.HasPrefix(string(text), "X-Spam: yes\r\nReturn-Path: <>\r\n") || strings.Count(string(text), "X-Spam") != 1 {
 		t.Errorf("got %s", text)
 	}
 	if log := s.log.String(); !strings.Contains(log, "judge is out of order") || !strings.Contains(log, "secret detail") {

@@ -175,7 +175,7 @@ func (m *spamMessage) headerTokens() {
 			m.tokens.named(tokenField, name)
 			m.words(tokenField, appendFolded(nil, []byte(clip(decodeHeaderText(value), spamFieldWords))))
 		default:
-			if !isVerdictField(name) && !strings.HasPrefix(name, "x-spam") && !strings.HasPrefix(name, "arc-") {
+			if !isVerdictField(name) && !strings.HasPrefix(name, "arc-") {
 				m.tokens.named(tokenField, name)
 			}
 		}

@@ -314,7 +314,7 @@ func (a *milterAnswer) has(name string, n int) bool { return countFields(a.field
 
 // mayAdd says whether a milter may add a field: not one that only we may write.
 func (j *spamJudgment) mayAdd(name, field string) bool {
-	return !isVerdictField(name) && !(strings.EqualFold(name, "Authentication-Results") && claimsResults([]byte(field), j.findings.Host))
+	return !isOurVerdict(name) && !(strings.EqualFold(name, "Authentication-Results") && claimsResults([]byte(field), j.findings.Host))
 }
 
 // milterCallsSpam says whether a field that is added is one of those by which milters mark spam.

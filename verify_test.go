@@ -209,16 +209,54 @@ func TestHeaderCopierRemovesForgedResults(t *testing.T) {
 			"Authentication-Results: other.example; spf=fail\r\n%s\r\n",
 		} {
 			text, want := fmt.Sprintf(format, forged), strings.ReplaceAll(strings.ReplaceAll(format, "%s", ""), "%[1]s", "")
-			var out bytes.Buffer
-			h, r := &headerCopier{host: "mail.test"}, bufio.NewReader(strings.NewReader(text))
-			err := h.run(&out, r)
-			if err == nil {
-				err = h.runOn(&out, r)
-			}
-			if _, cerr := out.ReadFrom(r); err != nil || cerr != nil || out.String() != want {
-				t.Errorf("%.200q: %v\ngave %.300q", text, err, out.String())
+			if got := copiedHeader(t, text); got != want {
+				t.Errorf("%.200q\ngave %.300q", text, got)
 			}
 		}
+	}
+}
+
+// copiedHeader gives what headerCopier makes of a message.
+func copiedHeader(t *testing.T, text string) string {
+	t.Helper()
+	var out bytes.Buffer
+	h, r := &headerCopier{host: "mail.test"}, bufio.NewReader(strings.NewReader(text))
+	err := h.run(&out, r)
+	if err == nil {
+		err = h.runOn(&out, r)
+	}
+	if _, cerr := out.ReadFrom(r); err != nil || cerr != nil {
+		t.Fatal(err, cerr)
+	}
+	return out.String()
+}
+
+// TestHeaderCopierRemovesVerdicts copies headers: what a stranger says that a filter has said is gone, however it is written.
+func TestHeaderCopierRemovesVerdicts(t *testing.T) {
+	for _, forged := range []string{
+		"X-Spam: No", "X-Spam-Flag: NO", "x-spam-status:No, score=-9", "X-SPAM-LEVEL:", "X-Spam-Checker-Version: SpamAssassin", "X-Spamd-Result: default: False",
+		"X-SpamPal: PASS", "X-Rspamd-Action: no action", "X-Bogosity: Ham, tests=bogofilter", "X-DSPAM-Result: Innocent", "X-Text-Classification: inbox",
+		"X-CRM114-Status: GOOD", "X-MS-Exchange-Organization-SCL: -1", "X-Spam-Status: No,\r\n\tscore=-9\r\n tests=NONE",
+		"X-Spam-Flag : NO", "X-Spam-Flag\t \t: NO", "X-Spam\x00-Flag: NO", "\x00X-Spam-Flag: NO", "X-Spam-Flag\x00: NO", "X-Spam-Flag\x0b: NO",
+		"X-Spam\x7f-Flag: NO", "X-Spam\u00a0-Flag: NO", "X-Spam\xff-Status: No", "X-Spam\x00-Status: No,\r\n\tscore=-9", "X-Spam-Flag" + strings.Repeat(" ", 10_000) + ": NO",
+		"X-Spam-Flag" + strings.Repeat("\x00", 10_000) + ": NO", "Authentication-Results\x00: mail.test; dmarc=pass", "X-Spam -Status: No",
+	} {
+		for _, format := range []string{
+			"%sFrom: a@example.org\r\n\r\nX-Spam-Flag: NO, in the body\r\n",
+			"From: a@example.org\r\n folded\r\n%sX-Sp: kept\r\nSpam: kept\r\n\r\nbody\r\n",
+			"From: a@example.org\r\n%s",
+			"From: a@example.org\r\nno field here\r\n%sTo: b\r\n\r\nbody\r\n",
+			"From: a@example.org\r\nodd\x00name: kept\r\n%[1]s%[1]sTo: b\r\n\r\nbody\r\n",
+		} {
+			text, want := fmt.Sprintf(format, forged+"\r\n"), strings.ReplaceAll(strings.ReplaceAll(format, "%s", ""), "%[1]s", "")
+			if got := copiedHeader(t, text); got != want {
+				t.Errorf("%.200q\ngave %.300q", text, got)
+			}
+		}
+	}
+	kept := "From: a@example.org\r\nX-Mailer: x-spam\r\nX-Scam: y\r\nAuthentication-Results: other.example; spf=fail\r\nX Spam is no field\r\n\r\nX-Spam: y\r\n"
+	if got := copiedHeader(t, kept); got != kept {
+		t.Errorf("%q became %q", kept, got)
 	}
 }
 
