@@ -81,7 +81,7 @@ type admin struct {
 	queue     func() (*Queue, error) // opens it, if it is not open
 	facts     func() (*DoctorFacts, error)
 	check     *DailyCheck
-	relays    *Relays
+	relays    *Relays                     // nil: nothing is sent by one
 	sender    *Sender                     // tries relays
 	collector *Collector                  // nil: nothing is collected
 	spam      func() (*SpamFilter, error) // opens it, if it is not open

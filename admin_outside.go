@@ -52,6 +52,9 @@ func (ad *admin) outsideReport(outside OutsideAddress) OutsideReport {
 
 // forgetRelays takes out the relays of addresses that nobody sends with any more: their passwords shall not stay.
 func (ad *admin) forgetRelays() ([]RelaySetting, error) {
+	if ad.relays == nil {
+		return nil, nil
+	}
 	gone, err := ad.relays.Keep(func(scope string) bool { return !isAddress(scope) || ad.sends(scope) })
 	for i := range gone {
 		ad.log.Info("relay removed", "for", gone[i].For, "server", gone[i].where())

@@ -197,12 +197,12 @@ func TestNoDomainOfOnesOwn(t *testing.T) {
 	c := w.login("bob")
 	for _, from := range []string{"maria@big.test", "eve@big.test"} {
 		c.send("MAIL FROM:<" + from + ">\r\n")
-		c.expect("553 5.7.1 " + from + " is not an address of bob@home.lan")
+		c.expect("553 5.7.1 " + from + " is not an address of bob@home.lan; `appliance user sender add` lets somebody send with an address elsewhere")
 	}
 	c.send("MAIL FROM:<bob@big.test>\r\nRCPT TO:<eve@big.test>\r\nDATA\r\n")
 	c.expect("250 ", "250 ", "354 ")
 	c.send("From: maria@big.test\r\n\r\ntext\r\n.\r\n")
-	c.expect("550 5.7.1 The message is from maria@big.test, which is not an address of bob@home.lan")
+	c.expect("550 5.7.1 The message is from maria@big.test, which is not an address of bob@home.lan; `appliance user sender add` lets")
 
 	// What the provider refuses, and what waits for it, is told at home.
 	w.submit("maria", "maria@big.test", "nobody@big.test", "to nobody")

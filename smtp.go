@@ -172,12 +172,20 @@ func (s *smtpSession) Mail(from string, opts *smtp.MailOptions) error {
 		return s.badAddress(err, 7)
 	}
 	if s.submission && !s.p.Accounts.Owns(s.account, addr) {
-		return s.refuse(553, smtp.EnhancedCode{5, 7, 1}, "%s is not an address of %s", addr, s.account)
+		return s.refuse(553, smtp.EnhancedCode{5, 7, 1}, "%s is not an address of %s%s", addr, s.account, s.wayToSend(addr))
 	}
 	mail.from = addr
 	mail.env.From = queueAddress(addr)
 	s.mail = mail
 	return nil
+}
+
+// wayToSend tells, where an address is elsewhere, how somebody comes to send with it.
+func (s *smtpSession) wayToSend(addr Address) string {
+	if s.p.Accounts.IsLocalDomain(addr.Domain) {
+		return ""
+	}
+	return "; `appliance user sender add` lets somebody send with an address elsewhere"
 }
 
 // errNeedUTF8 says that an address needs SMTPUTF8 (RFC 6531 §3.5).

@@ -238,7 +238,7 @@ func (s *smtpSession) author(h *headerCopier) (Address, error) {
 	}
 	for _, a := range list {
 		if !s.p.Accounts.Owns(s.account, a) {
-			return Address{}, s.refuse(550, smtp.EnhancedCode{5, 7, 1}, "The message is from %s, which is not an address of %s", a, s.account)
+			return Address{}, s.refuse(550, smtp.EnhancedCode{5, 7, 1}, "The message is from %s, which is not an address of %s%s", a, s.account, s.wayToSend(a))
 		}
 	}
 	return list[0], nil
