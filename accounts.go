@@ -29,6 +29,7 @@ const accountsRecheck = time.Second
 type AccountsConfig struct {
 	File   string       // DATA/accounts.toml; need not exist
 	Secret string       // DATA/scram.key; made if it does not exist; "": another one each time
+	Logins string       // DATA/logins.json; "": it is not kept
 	Domain string       // the default domain as long as there is no owner
 	Fixed  bool         // Domain was set by a person and stands above the owner's
 	Log    *slog.Logger // nil: slog.Default
@@ -43,6 +44,7 @@ type Accounts struct {
 	cfg    AccountsConfig
 	hasher *passwordHasher
 	secret []byte // what new salts of SCRAM come from
+	logins *loginTimes
 
 	mu      sync.Mutex
 	book    *accountBook
@@ -84,7 +86,7 @@ func OpenAccounts(cfg AccountsConfig) (*Accounts, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	a := &Accounts{cfg: cfg, hasher: newPasswordHasher(), book: newAccountBook()}
+	a := &Accounts{cfg: cfg, hasher: newPasswordHasher(), book: newAccountBook(), logins: openLoginTimes(cfg.Logins, cfg.Log)}
 	if err := a.read(); err != nil {
 		return nil, err
 	}

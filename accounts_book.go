@@ -44,7 +44,8 @@ type accountBook struct {
 	Users   []User  `toml:"user"`
 	Aliases []Alias `toml:"alias"`
 
-	text    string // the file it was read from
+	text    string            // the file it was read from
+	renamed map[string]string // by its address before, an account that this change gives another one
 	byUser  map[string]*User
 	byAlias map[string]*Alias
 	domains map[string]bool

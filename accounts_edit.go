@@ -126,6 +126,9 @@ func (a *Accounts) Remove(address string) (string, error) {
 		book.dropTargets()
 		return nil
 	})
+	if err == nil {
+		a.logins.move(key, "")
+	}
 	return key, err
 }
 
@@ -176,6 +179,7 @@ func (a *Accounts) RemoveAppPassword(address, name string) error {
 			return fmt.Errorf("%s has no app password named %q", u.Address, name)
 		}
 		u.Apps = slices.Delete(u.Apps, i, i+1)
+		a.logins.forgetApp(u.Address, name)
 		return nil
 	})
 }
@@ -240,7 +244,7 @@ func (a *Accounts) RemoveAlias(address string) error {
 	}
 	return a.change(func(book *accountBook) error {
 		if book.byAlias[key] == nil {
-			return fmt.Errorf("%s is no alias here; `appliance alias list` shows all", address)
+			return noAlias(address)
 		}
 		book.Aliases = slices.DeleteFunc(book.Aliases, func(alias Alias) bool { return alias.Address == key })
 		book.index()

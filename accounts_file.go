@@ -71,8 +71,8 @@ func (u *User) check(i int, taken map[string]bool) *accountsMistake {
 		return &accountsMistake{place, err}
 	}
 	u.Address, taken[address] = address, true
-	if strings.ContainsAny(u.Name, "\r\n\x00") {
-		return &accountsMistake{tomlPlace{table: "user", n: i, key: "name"}, fmt.Errorf("a name is one line")}
+	if err := checkPersonName(u.Name); err != nil {
+		return &accountsMistake{tomlPlace{table: "user", n: i, key: "name"}, err}
 	}
 	if u.Password != "" {
 		if err := checkPassword(u.Password, checkHash); err != nil {
@@ -236,7 +236,11 @@ func (b *accountBook) editedText(before *accountBook) string {
 		case block.table == "user" && users < len(before.Users):
 			old := &before.Users[users]
 			users++
-			if u := b.byUser[old.Address]; u != nil {
+			address := old.Address
+			if to, ok := b.renamed[address]; ok {
+				address = to
+			}
+			if u := b.byUser[address]; u != nil {
 				done[u.Address] = true
 				out.WriteString(block.replaced(reflect.DeepEqual(*u, *old), u.text))
 			}

@@ -348,6 +348,18 @@ func (l *AccessList) Revoke(who Grantee) {
 	l.remove(names, true)
 }
 
+// Rename calls a user by another name.
+func (l *AccessList) Rename(who Grantee, to string) {
+	lines := slices.Clone(l.lines)
+	for i := range lines {
+		if e := &lines[i]; e.ID.names(who) {
+			e.ID.name = to
+			e.text = e.line()
+		}
+	}
+	l.lines = lines
+}
+
 // withoutLines gives the lines but those that fit.
 func withoutLines(lines []aclLine, fits func(Identifier) bool, negative bool) []aclLine {
 	return slices.DeleteFunc(slices.Clone(lines), func(line aclLine) bool {

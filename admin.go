@@ -67,6 +67,8 @@ type answer struct {
 	Used  Quota `json:"used,omitzero"`  // what a maildrop holds
 	Limit Quota `json:"limit,omitzero"` // what it may hold
 
+	Logins LastLogins `json:"logins,omitzero"`
+
 	Sources []CollectReport `json:"sources,omitempty"`
 	Changed bool            `json:"changed,omitempty"` // it was there already
 	Running bool            `json:"running,omitempty"` // the order takes effect now
@@ -91,6 +93,7 @@ type admin struct {
 	// Of an appliance that runs:
 	status       func() *ServerStatus
 	firstAccount func(name string) (FirstAccount, error)
+	endSessions func(account, via string, any bool) // of mail programs; nil: there are none
 }
 
 // do carries an order out.
@@ -111,6 +114,14 @@ func (ad *admin) perform(o order) (answer, error) {
 		return ad.setPassword(o)
 	case "user remove":
 		return ad.removeUser(o)
+	case "user rename":
+		return ad.renameUser(o)
+	case "user name":
+		return answer{Address: o.Address}, ad.accounts.SetName(o.Address, o.Name)
+	case "user disable", "user enable":
+		return ad.disableUser(o, o.Do == "user disable")
+	case "user logins":
+		return ad.lastLogins(o)
 	case "user quota":
 		return ad.quota(o)
 	case "user list":
@@ -119,14 +130,14 @@ func (ad *admin) perform(o order) (answer, error) {
 		password, err := ad.accounts.AddAppPassword(o.Address, o.Name)
 		return answer{Address: o.Address, Password: password}, err
 	case "user app-password remove":
-		return answer{Address: o.Address}, ad.accounts.RemoveAppPassword(o.Address, o.Name)
+		return ad.removeAppPassword(o)
 	case "user app-password list":
 		user, err := ad.accounts.User(o.Address)
 		return answer{Users: []User{user}}, err
 	case "alias add":
 		return ad.addAlias(o)
 	case "alias remove":
-		return answer{Address: o.Address}, ad.accounts.RemoveAlias(o.Address)
+		return ad.removeAlias(o)
 	case "alias list":
 		return answer{Aliases: ad.accounts.Aliases()}, nil
 	case "status", "first account":
@@ -173,71 +184,6 @@ func (ad *admin) perform(o order) (answer, error) {
 	return answer{}, fmt.Errorf("the appliance that runs does not know %q; it may be older than this one: restart it", o.Do)
 }
 
-// newPassword gives the order's password, or a new one and says so.
-func newPassword(o order) (password, generated string) {
-	if o.Password != "" {
-		return o.Password, ""
-	}
-	generated = generatePassword()
-	return generated, generated
-}
-
-func (ad *admin) addUser(o order) (answer, error) {
-	password, generated := newPassword(o)
-	domain := ad.newDomain(o.Address)
-	user, err := ad.accounts.Add(o.Address, o.Name, password)
-	if err != nil {
-		return answer{}, err
-	}
-	drop, err := ad.store.Maildrop(user.Address)
-	if err != nil {
-		// The maildrop is made when it is first needed, too.
-		ad.log.Warn("the folders of a new account could not be made yet", "account", user.Address, "err", err)
-	} else {
-		drop.Release()
-	}
-	return answer{Address: user.Address, Password: generated, NewDomain: domain}, nil
-}
-
-func (ad *admin) setPassword(o order) (answer, error) {
-	password, generated := newPassword(o)
-	return answer{Address: o.Address, Password: generated}, ad.accounts.SetPassword(o.Address, password)
-}
-
-// removeUser removes the account first: no new session can then open the
-// mail that is set aside. What others have let it see it does not leave to
-// whoever gets the address next.
-func (ad *admin) removeUser(o order) (answer, error) {
-	user, err := ad.accounts.User(o.Address)
-	if err != nil {
-		return answer{}, err
-	}
-	who := Grantee{user.Address, ad.accounts.ShortName(user.Address)}
-	address, err := ad.accounts.Remove(o.Address)
-	if err != nil {
-		return answer{}, err
-	}
-	var collecting error
-	if ad.collector != nil {
-		collecting = ad.collector.RemoveAccount(address)
-	}
-	path, err := ad.store.SetAside(address)
-	if err != nil {
-		return answer{}, fmt.Errorf("%s is removed, but its mail could not be set aside: %w", address, err)
-	}
-	if err := ad.store.RevokeGrants(who); err != nil {
-		return answer{}, fmt.Errorf("%s is removed, but still named in access lists of others: %w", address, err)
-	}
-	if collecting != nil {
-		return answer{}, fmt.Errorf("%s is removed, but its accounts elsewhere, with their passwords, could not be taken out: %w", address, collecting)
-	}
-	relays, err := ad.forgetRelays()
-	if err != nil {
-		return answer{}, fmt.Errorf("%s is removed, but its relays, with their passwords, could not be taken out: %w", address, err)
-	}
-	return answer{Address: address, Path: path, Relays: relays}, nil
-}
-
 // quota changes a quota, if there is something to change, and tells it and
 // what is used of it.
 func (ad *admin) quota(o order) (answer, error) {
@@ -273,4 +219,16 @@ func (ad *admin) newDomain(address string) string {
 		return ""
 	}
 	return domain
+}
+
+// removeAlias removes an alias, or takes some out of it.
+func (ad *admin) removeAlias(o order) (answer, error) {
+	if len(o.To) == 0 {
+		return answer{Address: o.Address}, ad.accounts.RemoveAlias(o.Address)
+	}
+	for i := range o.To {
+		o.To[i] = ad.accounts.Complete(o.To[i])
+	}
+	alias, err := ad.accounts.RemoveFromAlias(o.Address, o.To)
+	return answer{Address: alias.Address, Aliases: []Alias{alias}}, err
 }

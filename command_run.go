@@ -130,7 +130,7 @@ func openHouse(data dataDir, hostname string, log *slog.Logger) (*house, error) 
 	if domain == "" {
 		domain = h.hostname
 	}
-	h.accounts, err = OpenAccounts(AccountsConfig{File: data.accounts(), Secret: data.secret(), Domain: domain, Fixed: settings.Domain != "", Log: log})
+	h.accounts, err = OpenAccounts(AccountsConfig{File: data.accounts(), Secret: data.secret(), Logins: data.logins(), Domain: domain, Fixed: settings.Domain != "", Log: log})
 	if err != nil {
 		return nil, err
 	}
@@ -140,10 +140,14 @@ func openHouse(data dataDir, hostname string, log *slog.Logger) (*house, error) 
 		return nil, err
 	}
 	h.store, err = OpenStore(StoreConfig{MailDir: data.mail(), IndexDir: data.index(), Host: h.hostname, Log: log, Quota: h.accounts.Quota})
-	return h, err
+	if err != nil {
+		return nil, err
+	}
+	return h, h.store.FinishRename(h.accounts.Exists)
 }
 
 func (h *house) close() {
+	h.accounts.Close()
 	if err := h.store.Close(); err != nil {
 		h.log.Error("closing the mail", "err", err)
 	}
@@ -298,6 +302,9 @@ func (c *call) serve(ctx context.Context, h *house, g *gates) error {
 	p := g.mail
 	p.Accounts, p.Store, p.TLS, p.Hostname = h.accounts, h.store, certs.Config(), h.hostname
 	p.MaxSize, p.Log, p.Queue, p.Flood, p.Judge = h.maxSize(), h.log, out.Queue, out.Flood, spam.Judge
+	if p.Throttle == nil {
+		p.Throttle = NewThrottle(nil)
+	}
 	ports, shifted, err := p.Open()
 	if err != nil {
 		return err
@@ -317,7 +324,7 @@ func (c *call) serve(ctx context.Context, h *house, g *gates) error {
 		relays: h.relays, sender: sender, facts: facts, check: h.check, collector: collector,
 		spam: func() (*SpamFilter, error) { return spam, nil }, tls: &tlsAdmin{
 			open: func() (*Certificates, error) { return certs, nil }, names: h.names, settings: h.data.settings()}, log: h.log,
-		status: func() *ServerStatus { return h.status(all, out.Queue, certs) }, firstAccount: news.firstAccount}
+		status: func() *ServerStatus { return h.status(all, out.Queue, certs) }, firstAccount: news.firstAccount, endSessions: p.EndSessions}
 	if g.web.Handler, err = h.newPage(g.web, ad, p.Throttle, ports); err != nil {
 		return err
 	}

@@ -226,9 +226,19 @@ func (s *Store) Access(account string, who Grantee) []MailboxAccess {
 
 // RevokeGrants takes a removed account out of all access lists: who gets the address next is somebody else.
 func (s *Store) RevokeGrants(who Grantee) error {
+	return s.changeGrants(who, func(l *AccessList) { l.Revoke(who) })
+}
+
+// RenameGrants calls an account by another address in all access lists.
+func (s *Store) RenameGrants(who Grantee, to string) error {
+	return s.changeGrants(who, func(l *AccessList) { l.Rename(who, to) })
+}
+
+// changeGrants changes all access lists that name an account.
+func (s *Store) changeGrants(who Grantee, edit func(*AccessList)) error {
 	domains, err := os.ReadDir(s.mailDir)
 	if err != nil {
-		return fmt.Errorf("revoking grants: %w", err)
+		return fmt.Errorf("changing access lists: %w", err)
 	}
 	var errs []error
 	for _, domain := range domains {
@@ -237,14 +247,14 @@ func (s *Store) RevokeGrants(who Grantee) error {
 			continue
 		}
 		for _, user := range users {
-			errs = append(errs, s.revokeIn(user.Name()+"@"+domain.Name(), who))
+			errs = append(errs, s.changeGrantsIn(user.Name()+"@"+domain.Name(), who, edit))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// revokeIn takes somebody out of the access lists of one account.
-func (s *Store) revokeIn(account string, who Grantee) error {
+// changeGrantsIn is changeGrants for the access lists of one account.
+func (s *Store) changeGrantsIn(account string, who Grantee, edit func(*AccessList)) error {
 	path, _, err := s.accountDir(account)
 	if err != nil || strings.Contains(filepath.Base(path), asideMark) {
 		return nil
@@ -259,7 +269,7 @@ func (s *Store) revokeIn(account string, who Grantee) error {
 			return err
 		}
 		err = drop.ChangeACL(Claim{}, decodeFolder(dir), func(l *AccessList) error {
-			l.Revoke(who)
+			edit(l)
 			return nil
 		})
 		drop.Release()

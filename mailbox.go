@@ -68,6 +68,8 @@ type Store struct {
 	drops   map[string]*Maildrop
 	leaving map[string]chan struct{} // closed when the account's last maildrop is written
 	usages  map[string]*usage        // by account
+	renamed map[string]time.Time     // accounts that have got another address, and when
+	renames sync.Mutex               // held while one gets it
 	closed  bool
 }
 
@@ -83,7 +85,7 @@ func OpenStore(cfg StoreConfig) (*Store, error) {
 		return nil, fmt.Errorf("opening the mail folder: %w", err)
 	}
 	s := &Store{mailDir: cfg.MailDir, indexDir: cfg.IndexDir, log: cfg.Log, now: cfg.Now, quota: cfg.Quota,
-		drops: make(map[string]*Maildrop), leaving: make(map[string]chan struct{}), usages: make(map[string]*usage)}
+		drops: make(map[string]*Maildrop), leaving: make(map[string]chan struct{}), usages: make(map[string]*usage), renamed: make(map[string]time.Time)}
 	s.journalFrom = defaultJournalFrom
 	s.names = namer{host: safeHost(cfg.Host), now: cfg.Now}
 	s.watch = newWatcher(cfg.Log)
@@ -153,6 +155,10 @@ func (s *Store) Maildrop(account string) (*Maildrop, error) {
 		s.mu.Unlock()
 		return nil, ErrClosed
 	}
+	if s.refuses(account) {
+		s.mu.Unlock()
+		return nil, errRenamed
+	}
 	d := s.drops[account]
 	if d == nil {
 		d = &Maildrop{store: s, after: s.leaving[account], account: account, dir: dir, indexPath: indexPath, folders: make(map[string]*Folder), log: s.log.With("account", account)}
@@ -186,18 +192,7 @@ func (s *Store) SetAside(account string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	s.mu.Lock()
-	d, before := s.drops[account], s.leaving[account]
-	left := s.leave(account)
-	delete(s.usages, account)
-	s.mu.Unlock()
-	defer left()
-	if before != nil {
-		<-before
-	}
-	if d != nil {
-		d.shut()
-	}
+	defer s.closeDrop(account)()
 	os.Remove(indexPath)
 	aside := dir + asideMark + s.now().Format("20060102-150405")
 	for n := 2; ; n++ {

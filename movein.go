@@ -382,29 +382,82 @@ func (c *Collector) RemoveAccount(account string) error {
 	return err
 }
 
+// RenameAccount lets the sources of an account be those of its new address. What was fetched from them stays known.
+func (c *Collector) RenameAccount(account, to string) error {
+	c.editing.Lock()
+	defer c.editing.Unlock()
+	sources, err := c.book.list()
+	old := choose(slices.Clone(sources), account, "", "")
+	if err != nil || len(old) == 0 {
+		return err
+	}
+	c.mu.Lock()
+	for i := 0; i < len(old); i++ { // with the lock held, none of them is looked into any more
+		if c.jobs[old[i].id()] != nil {
+			c.mu.Unlock()
+			c.letGo(old[i].id())
+			c.mu.Lock()
+			i = -1
+		}
+	}
+	for i := range old {
+		err = errors.Join(err, c.keepSeen(old[i], to))
+	}
+	err = errors.Join(err, c.book.change(func(sources []CollectSource) ([]CollectSource, error) {
+		for i := range sources {
+			if sources[i].Account == account {
+				sources[i].Account = to
+			}
+		}
+		return sources, nil
+	}))
+	c.mu.Unlock()
+	c.hurry()
+	return err
+}
+
+// keepSeen lets what is known of a source be known of the one that it is for another account.
+func (c *Collector) keepSeen(s CollectSource, to string) error {
+	from := s.id()
+	s.Account = to
+	for _, suffix := range [...]string{seenSuffix, statusSuffix} {
+		err := os.Rename(filepath.Join(c.cfg.Dir, from+suffix), filepath.Join(c.cfg.Dir, s.id()+suffix))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("keeping what was collected: %w", err)
+		}
+	}
+	return nil
+}
+
 // leave ends the look into a source that was taken out, and deletes what was kept about it.
 func (c *Collector) leave(s *CollectSource) error {
 	id := s.id()
-	c.mu.Lock()
-	job := c.jobs[id]
-	if job != nil {
-		job.leaves = true
-		job.stop()
-		if job.cancel != nil {
-			done := job.done
-			c.mu.Unlock()
-			<-done
-			c.mu.Lock()
-		}
-		delete(c.jobs, id)
-	}
-	c.mu.Unlock()
+	c.letGo(id)
 	for _, suffix := range [...]string{seenSuffix, statusSuffix} {
 		if err := os.Remove(filepath.Join(c.cfg.Dir, id+suffix)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("forgetting what was collected: %w", err)
 		}
 	}
 	return nil
+}
+
+// letGo ends the look into a source, and waits for that.
+func (c *Collector) letGo(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	job := c.jobs[id]
+	if job == nil {
+		return
+	}
+	job.leaves = true
+	job.stop()
+	if job.cancel != nil {
+		done := job.done
+		c.mu.Unlock()
+		<-done
+		c.mu.Lock()
+	}
+	delete(c.jobs, id)
 }
 
 // LookNow looks into the sources that are meant at once, also where that failed; running is false when that has to wait for

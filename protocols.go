@@ -419,6 +419,31 @@ func refuse(spec portSpec, reason string, raw net.Conn) {
 	_ = raw.Close()
 }
 
+// Sessions lists the sessions in which an account is logged in, in no order.
+func (p *Protocols) Sessions(account string) []MailSession {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var list []MailSession
+	for c := range p.conns {
+		if s := c.who.Load(); s != nil && s.Account == account {
+			list = append(list, *s)
+		}
+	}
+	return list
+}
+
+// EndSessions closes the sessions of an account that were logged in with the main password (via "") or one app password; all of
+// them where any is true.
+func (p *Protocols) EndSessions(account, via string, any bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
+		if s := c.who.Load(); s != nil && s.Account == account && (any || s.Via == via) {
+			c.raw.abort()
+		}
+	}
+}
+
 // session runs one session from the handshake to the close.
 func (p *Protocols) session(ctx context.Context, spec portSpec, c *Conn) {
 	defer p.leave(c, spec.protocol())
