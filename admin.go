@@ -89,11 +89,12 @@ type admin struct {
 	spam      func() (*SpamFilter, error) // opens it, if it is not open
 	tls       *tlsAdmin
 	log       *slog.Logger
+	codes     *OneTimeCodes
 
 	// Of an appliance that runs:
 	status       func() *ServerStatus
 	firstAccount func(name string) (FirstAccount, error)
-	endSessions func(account, via string, any bool) // of mail programs; nil: there are none
+	endSessions  func(account, via string, any bool) // of mail programs; nil: there are none
 }
 
 // do carries an order out.

@@ -55,9 +55,9 @@ func (ad *admin) removeUser(o order) (answer, error) {
 		return answer{}, err
 	}
 	ad.end(address, "", true)
-	var collecting error
+	collecting := ad.codes.Used("", address)
 	if ad.collector != nil {
-		collecting = ad.collector.RemoveAccount(address)
+		collecting = errors.Join(collecting, ad.collector.RemoveAccount(address))
 	}
 	path, err := ad.store.SetAside(address)
 	if err != nil {
@@ -67,7 +67,7 @@ func (ad *admin) removeUser(o order) (answer, error) {
 		return answer{}, fmt.Errorf("%s is removed, but still named in access lists of others: %w", address, err)
 	}
 	if collecting != nil {
-		return answer{}, fmt.Errorf("%s is removed, but its accounts elsewhere, with their passwords, could not be taken out: %w", address, collecting)
+		return answer{}, fmt.Errorf("%s is removed, but not all that belongs to it (links, accounts elsewhere with their passwords) could be taken out: %w", address, collecting)
 	}
 	relays, err := ad.forgetRelays()
 	if err != nil {
@@ -137,8 +137,9 @@ func (ad *admin) renameUser(o order) (answer, error) {
 		return answer{}, err
 	}
 	ad.end(user.Address, "", true)
+	err = ad.codes.Rename(user.Address, to)
 	if ad.collector != nil {
-		err = ad.collector.RenameAccount(user.Address, to)
+		err = errors.Join(err, ad.collector.RenameAccount(user.Address, to))
 	}
 	for account, was := range names {
 		now := account

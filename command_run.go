@@ -101,6 +101,7 @@ type house struct {
 	signer   *DKIMSigner
 	check    *DailyCheck
 	relays   *Relays
+	codes    *OneTimeCodes
 	log      *slog.Logger
 }
 
@@ -132,6 +133,9 @@ func openHouse(data dataDir, hostname string, log *slog.Logger) (*house, error) 
 	}
 	h.accounts, err = OpenAccounts(AccountsConfig{File: data.accounts(), Secret: data.secret(), Logins: data.logins(), Domain: domain, Fixed: settings.Domain != "", Log: log})
 	if err != nil {
+		return nil, err
+	}
+	if h.codes, err = OpenCodes(data.codes(), nil); err != nil {
 		return nil, err
 	}
 	h.signer = &DKIMSigner{Dir: data.dkim(), IsLocal: h.accounts.IsLocalDomain}
@@ -310,7 +314,7 @@ func (c *call) serve(ctx context.Context, h *house, g *gates) error {
 		return err
 	}
 	all := slices.Concat(ports, h.openWebPorts(certs, p, g.web))
-	news := &startNews{house: h, ports: ports, shifted: shifted, listen: c.opt.run.listen, authority: certs.AuthorityFile(), custom: c.customData(), program: c.programWords()}
+	news := &startNews{house: h, ports: ports, shifted: shifted, listen: c.opt.run.listen, authority: certs.AuthorityFile(), web: g.web, custom: c.customData(), program: c.programWords()}
 	if err := c.greet(ctx, news); err != nil {
 		return err
 	}
@@ -324,7 +328,7 @@ func (c *call) serve(ctx context.Context, h *house, g *gates) error {
 		relays: h.relays, sender: sender, facts: facts, check: h.check, collector: collector,
 		spam: func() (*SpamFilter, error) { return spam, nil }, tls: &tlsAdmin{
 			open: func() (*Certificates, error) { return certs, nil }, names: h.names, settings: h.data.settings()}, log: h.log,
-		status: func() *ServerStatus { return h.status(all, out.Queue, certs) }, firstAccount: news.firstAccount, endSessions: p.EndSessions}
+		status: func() *ServerStatus { return h.status(all, out.Queue, certs) }, firstAccount: news.firstAccount, endSessions: p.EndSessions, codes: h.codes}
 	if g.web.Handler, err = h.newPage(g.web, ad, p.Throttle, ports); err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ func (d dataDir) in(name string) string { return filepath.Join(string(d), name) 
 
 func (d dataDir) settings() string { return d.in("settings.toml") }
 func (d dataDir) accounts() string { return d.in("accounts.toml") }
+func (d dataDir) codes() string    { return d.in("codes.json") }
 func (d dataDir) logins() string   { return d.in("logins.json") }
 func (d dataDir) secret() string   { return d.in("scram.key") }
 func (d dataDir) mail() string     { return d.in("mail") }

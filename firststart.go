@@ -23,8 +23,10 @@ type startNews struct {
 	authority string // file of the authority's certificate
 	custom    bool   // commands need --data
 	program   string // how commands begin
+	web       *WebPorts
 
 	address, password string // of the owner who was just created
+	code              string // for the owner's first visit of the page
 }
 
 // greet prints what a person needs to know; at the first start it creates the
@@ -62,6 +64,9 @@ func (n *startNews) firstAccount(name string) (FirstAccount, error) {
 	}
 	told := *n
 	told.address, told.password = user.Address, password
+	if told.code, err = n.house.codes.Make(codeFirst, user.Address); err != nil {
+		return FirstAccount{}, err
+	}
 	if err := told.leaveWelcome(context.Background()); err != nil {
 		n.house.log.Warn("the welcome message could not be delivered", "err", err)
 	}
@@ -150,6 +155,12 @@ func (n *startNews) servers() string {
 	return strings.Join(names, " or ")
 }
 
+// page is the address of the page in a browser, "" where its port is not open.
+func (n *startNews) page() string {
+	_, secure := n.web.Numbers()
+	return pageURL(n.server(), secure)
+}
+
 // command gives a command as it must be typed for this data folder.
 func (n *startNews) command(words string) string {
 	if n.custom {
@@ -191,6 +202,12 @@ func (n *startNews) firstText() string {
 	line("  Password     %s\n", n.password)
 	line("Write the password down: it is not shown again.")
 	line("A new one: %s\n", n.command("user passwd "+n.address))
+	if page := n.page(); page != "" {
+		line("Set up the rest in a browser, where you can also choose another name and password:\n")
+		line("  %s?code=%s\n", page, n.code)
+		line("This address works once, for %d days. The browser warns that it does not know this", codeFirst.keeps()/(24*time.Hour))
+		line("server yet: go on.\n")
+	}
 	line("Put this into your mail program, with the address as user name:\n")
 	line("%s", n.serverText())
 	if n.shifted {

@@ -27,6 +27,7 @@ type Settings struct {
 	TLSCert       string `toml:"tls_cert"`       // file of a certificate that a person brings; "": none
 	TLSKey        string `toml:"tls_key"`        // file of its key
 	ACMEDirectory string `toml:"acme_directory"` // URL of the authority that gives certificates; "": those of the internet
+	TimeZone      string `toml:"time_zone"`      // in which the page tells times; "": the machine's
 	ACMERoot      string `toml:"acme_root"`      // file with who vouches for that; "": whom the system trusts
 }
 
@@ -81,6 +82,11 @@ func (s *Settings) check() (key string, err error) {
 	if s.ACMEDirectory != "" {
 		if err := checkDirectory(s.ACMEDirectory); err != nil {
 			return "acme_directory", err
+		}
+	}
+	if s.TimeZone != "" {
+		if err := checkZone(s.TimeZone); err != nil {
+			return "time_zone", err
 		}
 	}
 	if s.MaxMessageMB < 0 || s.MaxMessageMB > maxMessageLimit {

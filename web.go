@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"runtime/debug"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -40,6 +41,9 @@ type WebConfig struct {
 	Accounts *Accounts
 	Throttle *Throttle                   // of the mail protocols, too
 	Do       func(order) (answer, error) // carries out an order
+	Codes    *OneTimeCodes               // of links that work once
+	Zone     *HouseZone                  // in which times are told
+	Checked  func() *Diagnosis           // what the daily check found last, nil: nothing yet
 	Host     string                      // the name of this machine
 	Ports    []Port                      // that are open
 	Secure   func() int                  // the port for HTTPS, 0: none
@@ -58,6 +62,8 @@ type Web struct {
 	words    []*webWords
 	key      []byte // of tokens; of this process alone
 	sessions *webSessions
+
+	firstVisits sync.Mutex // held while one is under way
 }
 
 // webAccess is who may use a route.
@@ -81,12 +87,12 @@ type webRoute struct {
 
 // webRoutes is the table of all routes.
 func webRoutes() []webRoute {
-	return slices.Concat(homeRoutes(), loginRoutes())
+	return slices.Concat(homeRoutes(), loginRoutes(), firstRoutes())
 }
 
 // webOrders lists the orders that the page may give. None of them answers with a mail, or a part of one.
 func webOrders() []string {
-	return []string{}
+	return []string{"user rename", "user name", "user passwd"}
 }
 
 // NewWeb makes the page.

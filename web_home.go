@@ -1,5 +1,11 @@
 package main
 
+import (
+	"maps"
+	"slices"
+	"time"
+)
+
 // The first page after the login, and the files that all pages need.
 
 func homeRoutes() []webRoute {
@@ -12,6 +18,11 @@ func homeRoutes() []webRoute {
 // webHome is what home.html shows.
 type webHome struct {
 	Servers []webServerLine
+	Steps   bool // the owner sees what comes next
+	People  int  // besides the owner
+	Phone   time.Time
+	Checked *Diagnosis
+	Trouble []Finding // that keep mail from the internet away, or from it
 }
 
 // webServerLine is one thing that a mail program asks for.
@@ -26,7 +37,28 @@ func (q *webRequest) home() error {
 		{"home.submission", q.port("submissions"), q.port("submission")},
 		{"home.pop3", q.port("pop3s"), q.port("pop3")},
 	}}
+	if q.owns() {
+		data.Steps, data.People, data.Phone = true, len(q.Accounts.Addresses())-1, q.lastMailLogin()
+		data.Checked = q.Checked()
+		if data.Checked != nil {
+			data.Trouble = slices.DeleteFunc(slices.Clone(data.Checked.Findings), func(f Finding) bool {
+				return f.State != StateBad && f.State != StateWarn
+			})
+		}
+	}
 	return q.show("home", data)
+}
+
+// lastMailLogin is when a mail program has logged in for this person last, zero for never.
+func (q *webRequest) lastMailLogin() (last time.Time) {
+	times := q.Accounts.LastLogins(q.user.Address).Protocols
+	delete(times, "web")
+	for _, at := range slices.Collect(maps.Values(times)) {
+		if at.After(last) {
+			last = at
+		}
+	}
+	return last
 }
 
 // port gives the number of a port by its name, 0 where it is not open.

@@ -27,7 +27,9 @@ var errWebLogin = errors.New("log in first")
 // toLogin leads to the page where people log in, and from there back.
 func (q *webRequest) toLogin() {
 	where := "/login"
-	if path := localPath(q.r.URL.Path); path != "/" {
+	if first := q.firstVisit(); first != "" {
+		where = first
+	} else if path := localPath(q.r.URL.Path); path != "/" {
 		where += "?next=" + url.QueryEscape(path)
 	}
 	http.Redirect(q.rw, q.r, where, http.StatusSeeOther)
@@ -58,6 +60,7 @@ func (q *webRequest) login() error {
 		return q.wrong("login.bad")
 	}
 	q.begin(&u, false)
+	q.Accounts.LoggedIn(id, "web")
 	q.Log.Info("login", "protocol", "web", "account", u.Address, "by", "password", "tls", true, "remote", q.remote.String())
 	http.Redirect(q.rw, q.r, localPath(q.field("next")), http.StatusSeeOther)
 	return nil

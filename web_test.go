@@ -75,6 +75,7 @@ type browser struct {
 	client *http.Client
 	base   string
 	header http.Header // of all requests
+	host   string      // that they name, "": that of base
 	status int
 	where  *url.URL
 	body   string
@@ -118,6 +119,7 @@ func (b *browser) do(r *http.Request, err error) {
 	for key, values := range b.header {
 		r.Header[key] = values
 	}
+	r.Host = b.host
 	answer, err := b.client.Do(r)
 	if err != nil {
 		b.t.Fatal(err)
@@ -619,7 +621,7 @@ func usedTexts(t *testing.T) map[string]bool {
 			used[name+".title"] = true
 		}
 	}
-	for _, refusal := range []*webRefusal{errWebMissing, errWebForbidden, errWebStale, errWebTooLarge, errWebFailed} {
+	for _, refusal := range []*webRefusal{errWebMissing, errWebForbidden, errWebStale, errWebTooLarge, errWebFailed, errWebCode} {
 		used[refusal.name+".title"], used[refusal.name+".text"] = true, true
 	}
 	return used

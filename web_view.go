@@ -263,7 +263,9 @@ func (v *webView) Value(name string) string {
 func (v *webView) Param(name string) string { return v.q.r.URL.Query().Get(name) }
 
 // Day writes a day as people do.
-func (v *webView) Day(t time.Time) string { return t.Format(v.T("format.day")) }
+func (v *webView) Day(t time.Time) string { return t.In(v.q.Zone.Location()).Format(v.T("format.day")) }
 
 // Time writes a time as people do.
-func (v *webView) Time(t time.Time) string { return t.Format(v.T("format.time")) }
+func (v *webView) Time(t time.Time) string {
+	return t.In(v.q.Zone.Location()).Format(v.T("format.time"))
+}
