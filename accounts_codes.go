@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -36,6 +37,9 @@ func (k codeKind) keeps() time.Duration {
 	}
 	return 7 * 24 * time.Hour
 }
+
+// resetPath is the part of a link behind the host by which somebody chooses a new password.
+func resetPath(code string) string { return "/reset?code=" + url.QueryEscape(code) }
 
 // oneTimeCode is a code that has not been used.
 type oneTimeCode struct {

@@ -90,6 +90,7 @@ type admin struct {
 	tls       *tlsAdmin
 	log       *slog.Logger
 	codes     *OneTimeCodes
+	page      func() string // the address of the page; nil: it is not to be had
 
 	// Of an appliance that runs:
 	status       func() *ServerStatus
@@ -121,6 +122,8 @@ func (ad *admin) perform(o order) (answer, error) {
 		return answer{Address: o.Address}, ad.accounts.SetName(o.Address, o.Name)
 	case "user disable", "user enable":
 		return ad.disableUser(o, o.Do == "user disable")
+	case "user reset-link":
+		return ad.resetLink(o)
 	case "user logins":
 		return ad.lastLogins(o)
 	case "user quota":

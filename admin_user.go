@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // newPassword gives the order's password, or a new one and says so.
@@ -104,6 +105,22 @@ func (ad *admin) disableUser(o order, disabled bool) (answer, error) {
 		ad.end(o.Address, "", true)
 	}
 	return answer{Address: o.Address}, nil
+}
+
+// resetLink makes a code by which somebody chooses a new password, and the link with it.
+func (ad *admin) resetLink(o order) (answer, error) {
+	user, err := ad.accounts.User(o.Address)
+	if err != nil {
+		return answer{}, err
+	}
+	if ad.page == nil || ad.page() == "" {
+		return answer{}, errors.New("a link needs the page: start the appliance, with port 443 open")
+	}
+	code, err := ad.codes.Make(codeReset, user.Address)
+	if err != nil {
+		return answer{}, err
+	}
+	return answer{Address: user.Address, Password: code, Path: strings.TrimSuffix(ad.page(), "/") + resetPath(code)}, nil
 }
 
 // lastLogins tells when somebody has logged in last.

@@ -45,6 +45,15 @@ func userEnable(ctx context.Context, c *call) error {
 	return nil
 }
 
+func userResetLink(ctx context.Context, c *call) error {
+	a, err := c.order(ctx, order{Do: "user reset-link", Address: c.args[0]})
+	if err != nil {
+		return err
+	}
+	c.say("With this link %s chooses a new password, once, within %d hours:\n%s", a.Address, codeReset.keeps()/time.Hour, a.Path)
+	return nil
+}
+
 // userLogins shows when somebody has logged in last, by protocol and by app password.
 func userLogins(ctx context.Context, c *call) error {
 	a, err := c.order(ctx, order{Do: "user logins", Address: c.args[0]})

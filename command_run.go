@@ -328,7 +328,8 @@ func (c *call) serve(ctx context.Context, h *house, g *gates) error {
 		relays: h.relays, sender: sender, facts: facts, check: h.check, collector: collector,
 		spam: func() (*SpamFilter, error) { return spam, nil }, tls: &tlsAdmin{
 			open: func() (*Certificates, error) { return certs, nil }, names: h.names, settings: h.data.settings()}, log: h.log,
-		status: func() *ServerStatus { return h.status(all, out.Queue, certs) }, firstAccount: news.firstAccount, endSessions: p.EndSessions, codes: h.codes}
+		status: func() *ServerStatus { return h.status(all, out.Queue, certs) }, firstAccount: news.firstAccount, endSessions: p.EndSessions, codes: h.codes,
+		page: func() string { return h.pageURL(g.web) }}
 	if g.web.Handler, err = h.newPage(g.web, ad, p.Throttle, ports); err != nil {
 		return err
 	}

@@ -14,3 +14,9 @@ func (h *house) newPage(web *WebPorts, ad *admin, throttle *Throttle, ports []Po
 		Secure: func() int { _, secure := web.Numbers(); return secure },
 	})
 }
+
+// pageURL gives the address of the page, by the name of this machine; "" where its port is not open.
+func (h *house) pageURL(web *WebPorts) string {
+	_, secure := web.Numbers()
+	return pageURL(h.hostname, secure)
+}

@@ -87,12 +87,15 @@ type webRoute struct {
 
 // webRoutes is the table of all routes.
 func webRoutes() []webRoute {
-	return slices.Concat(homeRoutes(), loginRoutes(), firstRoutes())
+	return slices.Concat(homeRoutes(), loginRoutes(), firstRoutes(), peopleRoutes(), addressRoutes(), resetRoutes())
 }
 
 // webOrders lists the orders that the page may give. None of them answers with a mail, or a part of one.
 func webOrders() []string {
-	return []string{"user rename", "user name", "user passwd"}
+	return []string{
+		"user add", "user remove", "user rename", "user name", "user passwd", "user disable", "user enable", "user quota", "user reset-link",
+		"user app-password add", "user app-password remove", "alias add", "alias remove",
+	}
 }
 
 // NewWeb makes the page.

@@ -129,13 +129,13 @@ func readWebPages() (map[string]*template.Template, error) {
 	if err != nil {
 		return nil, err
 	}
-	const frame = "web/frame.html"
+	const frame, parts = "web/frame.html", "web/parts.html"
 	pages := map[string]*template.Template{}
 	for _, file := range files {
-		if file == frame {
+		if file == frame || file == parts {
 			continue
 		}
-		page, err := template.ParseFS(webFiles, frame, file)
+		page, err := template.ParseFS(webFiles, frame, parts, file)
 		if err != nil {
 			return nil, err
 		}
@@ -154,6 +154,7 @@ type webLink struct {
 func webNav() []webLink {
 	return []webLink{
 		{"/", "nav.home", forPerson},
+		{"/people", "nav.people", forOwner},
 	}
 }
 
@@ -258,6 +259,24 @@ func (v *webView) Value(name string) string {
 	}
 	return v.q.field(name)
 }
+
+// Picked says whether a box of a form that is shown again was ticked.
+func (v *webView) Picked(name, value string) bool {
+	return v.q.mistake != nil && slices.Contains(v.q.r.PostForm[name], value)
+}
+
+// webPart is what a part of a page that several pages have is about.
+type webPart struct {
+	View *webView
+	Of   any
+	Path string // where its forms go
+}
+
+// With gives a part of the page what it needs.
+func (v *webView) With(of any, path string) webPart { return webPart{v, of, path} }
+
+// Int makes a number one that N takes.
+func (v *webView) Int(n int64) int { return int(n) }
 
 // Param is a parameter of the address of the page.
 func (v *webView) Param(name string) string { return v.q.r.URL.Query().Get(name) }
