@@ -1,9 +1,9 @@
 package main
 
 import (
-	"encoding/json"
+	"errors"
 	"fmt"
-	"os"
+	"io/fs"
 	"path/filepath"
 	"time"
 )
@@ -14,6 +14,7 @@ import (
 
 const (
 	statusSuffix    = ".json"
+	maxStatusFile   = 64 << 10       // octets
 	collectTellFrom = 24 * time.Hour // of trouble, until its owner is told
 	collectGapMost  = time.Hour      // between two tries while the network fails
 	collectSetupGap = 4 * time.Hour  // while something is wrong that people have to mend
@@ -121,11 +122,10 @@ This message comes once. This shows how it goes:
 // readStatus reads how it went; one that cannot be read is none.
 func (c *Collector) readStatus(id string) (status CollectStatus) {
 	path := filepath.Join(c.cfg.Dir, id+statusSuffix)
-	text, err := os.ReadFile(path)
-	if err != nil {
+	switch err := readJSON(path, maxStatusFile, &status); {
+	case errors.Is(err, fs.ErrNotExist):
 		return status
-	}
-	if err := json.Unmarshal(text, &status); err != nil {
+	case err != nil:
 		c.cfg.Log.Warn("how collecting went is forgotten", "file", path, "err", err)
 		return CollectStatus{}
 	}
@@ -135,12 +135,9 @@ func (c *Collector) readStatus(id string) (status CollectStatus) {
 
 // writeStatus keeps how it goes. Nothing but the patience with trouble depends on it.
 func (c *Collector) writeStatus(id string, status *CollectStatus) {
-	text, err := json.Marshal(status)
+	err := makeDirs(c.cfg.Dir)
 	if err == nil {
-		err = makeDirs(c.cfg.Dir)
-	}
-	if err == nil {
-		err = writeFileAtomic(filepath.Join(c.cfg.Dir, id+statusSuffix), append(text, '\n'))
+		err = writeJSON(filepath.Join(c.cfg.Dir, id+statusSuffix), status)
 	}
 	if err != nil {
 		c.cfg.Log.Warn("how collecting goes cannot be written", "err", err)

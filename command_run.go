@@ -159,7 +159,7 @@ func (h *house) close() {
 
 // newSender makes what brings mail to other servers.
 func (h *house) newSender(adjust func(*Sender)) *Sender {
-	sender := &Sender{Resolver: &Resolver{}, Hostname: func() string { return h.hostname }, Sign: h.signer.Sign, Log: h.log,
+	sender := &Sender{Resolver: &Resolver{}, Hostname: func() string { return h.hostname }, Sign: h.signer.Sign, Log: h.log, Policies: h.data.policies(),
 		Relay: h.relays.For, Spare: func() *Relay { return h.relays.Any(h.accounts.IsLocalDomain) }, NoIPv6: h.check.NoIPv6, Closed: h.check.Closed}
 	if adjust != nil {
 		adjust(sender)

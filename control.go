@@ -60,11 +60,7 @@ func openControl(file string, ad *admin) (*controlServer, error) {
 		return nil, fmt.Errorf("opening the control port: %w", err)
 	}
 	s := &controlServer{file: file, secret: rand.Text(), listener: l, admin: ad}
-	text, err := json.Marshal(controlFile{l.Addr().String(), s.secret})
-	if err == nil {
-		err = writeFileAtomic(file, append(text, '\n'))
-	}
-	if err != nil {
+	if err := writeJSON(file, controlFile{l.Addr().String(), s.secret}); err != nil {
 		_ = l.Close()
 		return nil, fmt.Errorf("writing the control file: %w", err)
 	}

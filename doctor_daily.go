@@ -2,10 +2,10 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -55,17 +55,7 @@ type checkRecord struct {
 // OpenDailyCheck reads what was found last. A file that cannot be read is as none: it is written again tomorrow.
 func OpenDailyCheck(file string, log *slog.Logger) *DailyCheck {
 	c := &DailyCheck{file: file, Log: log}
-	text, err := os.ReadFile(file)
-	if errors.Is(err, os.ErrNotExist) {
-		return c
-	}
-	if err == nil && len(text) > dailyMaxFile {
-		err = errors.New("it is too long")
-	}
-	if err == nil {
-		err = json.Unmarshal(text, &c.record)
-	}
-	if err != nil {
+	if err := readJSON(file, dailyMaxFile, &c.record); err != nil && !errors.Is(err, os.ErrNotExist) {
 		c.record = checkRecord{}
 		log.Warn("what the doctor found last cannot be read; it looks again", "file", file, "error", err)
 	}
@@ -318,12 +308,10 @@ func wrapWords(first, rest, text string) string {
 // save puts the record on disk, once a day.
 func (c *DailyCheck) save() {
 	c.mu.Lock()
-	text, err := json.MarshalIndent(&c.record, "", "  ")
+	record := c.record
+	record.Seen, record.Told = maps.Clone(record.Seen), maps.Clone(record.Told)
 	c.mu.Unlock()
-	if err == nil {
-		err = writeFileAtomic(c.file, append(text, '\n'))
-	}
-	if err != nil {
+	if err := writeJSON(c.file, &record); err != nil {
 		c.Log.Error("what the doctor found cannot be written down", "error", fmt.Errorf("writing %s: %w", c.file, err))
 	}
 }

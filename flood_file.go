@@ -1,16 +1,17 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"io/fs"
 	"log/slog"
-	"os"
 	"time"
 )
 
 // floodSave is how long what was sent may be on its way into the file: a crash forgets no more.
 const floodSave = time.Minute
+
+// floodFileSize is how many octets the file has at most that is read.
+const floodFileSize = 4 << 20
 
 // floodFile is where a FloodLimit keeps its counts, so that a restart does not begin a new hour.
 type floodFile struct {
@@ -31,15 +32,8 @@ type floodRecord struct {
 // the first use.
 func (l *FloodLimit) Remember(path string, log *slog.Logger) {
 	l.file = &floodFile{path: path, log: log}
-	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return
-	}
 	people := map[string]floodRecord{}
-	if err == nil {
-		err = json.Unmarshal(text, &people)
-	}
-	if err != nil {
+	if err := readJSON(path, floodFileSize, &people); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		log.Warn("how much mail people have sent this hour is forgotten: the file cannot be read", "path", path, "error", err)
 		return
 	}
@@ -93,11 +87,7 @@ func (l *FloodLimit) write() {
 		}
 	}
 	l.mu.Unlock()
-	text, err := json.Marshal(people)
-	if err == nil {
-		err = writeFileAtomic(l.file.path, text)
-	}
-	if err != nil {
+	if err := writeJSON(l.file.path, people); err != nil {
 		l.file.log.Warn("how much mail people have sent this hour cannot be written", "path", l.file.path, "error", err)
 	}
 }

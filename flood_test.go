@@ -59,7 +59,7 @@ func TestFloodLimitRemembers(t *testing.T) {
 	l.Take("cat")
 	l.GiveBack("cat", 1)
 	l.Close()
-	if text, err := os.ReadFile(path); err != nil || string(text) != "{}" {
+	if text, err := os.ReadFile(path); err != nil || string(text) != "{}\n" {
 		t.Errorf("%s, %v", text, err)
 	}
 	if err := os.WriteFile(path, []byte(`{"ann":{"slots":`), 0o600); err != nil {

@@ -51,11 +51,11 @@ const layout = `
 	verify: resolver received address naming message mailbox.cutLast
 	dns: address dkim.DNSRecord tls
 	spam: settings.milterAddress outbox.outboxName resolver received verify address naming message mailbox mailstate maildir conn.clip
-	send: resolver envelope address words naming message mailbox.cutLast conn.writeChunk conn.clip
+	send: resolver envelope address words naming message maildir.writeJSON maildir.readJSON mailbox.cutLast conn.writeChunk conn.clip
 	relay: send resolver address naming tomlfile maildir.writeFileAtomic
 	notice:
 	queue: send envelope words mailbox maildir conn.clip message notice
-	flood: maildir.writeFileAtomic
+	flood: maildir.writeJSON maildir.readJSON
 	outbox: accounts address mailbox mailstate message notice queue send
 	outbound: outbox accounts address mailbox mailstate message send queue envelope flood notice foldername
 
@@ -67,7 +67,7 @@ const layout = `
 	imap: accounts acl conn sasl mailbox mailstate message mutf7 textindex protocols.Protocols
 	protocols: accounts conn mailbox received queue flood pop3 smtp imap verify.isNear
 
-	doctor: resolver address tls dns dkim.DNSRecord verify received.ReceivedMail send queue.cleanText accounts.roundSize maildir.writeFileAtomic protocols.Port protocols.isPermission protocols.isWindowsError
+	doctor: resolver address tls dns dkim.DNSRecord verify received.ReceivedMail send queue.cleanText accounts.roundSize maildir.writeJSON maildir.readJSON protocols.Port protocols.isPermission protocols.isWindowsError
 
 	webport: tls protocols.Port protocols.listenTCP
 	datadir (lock rights):

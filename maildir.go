@@ -1,8 +1,10 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -235,6 +237,32 @@ func listNames(dir string) ([]string, error) {
 		}
 	}
 	return kept, nil
+}
+
+// writeJSON replaces a small file of ours by v in JSON, as writeFileAtomic does.
+func writeJSON(path string, v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	return writeFileAtomic(path, append(text, '\n'))
+}
+
+// readJSON reads such a file, of limit octets at most. fs.ErrNotExist where there is none.
+func readJSON(path string, limit int64, v any) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(text)) > limit {
+		err = fmt.Errorf("%s is longer than %d octets", path, limit)
+	}
+	if err == nil {
+		err = json.Unmarshal(text, v)
+	}
+	return err
 }
 
 // writeFileAtomic replaces a small file so that a power cut leaves the old or the new one: temporary file, fsync,

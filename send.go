@@ -101,6 +101,7 @@ type Sender struct {
 	Closed   func() bool                                                                  // port 25 is closed on the way out; nil: it is not
 	Relay    func(from string) *Relay                                                     // who takes mail from this sender, nil: nobody
 	Spare    func() *Relay                                                                // who takes that of the others while Closed, nil: nobody
+	Policies string                                                                       // DATA/mta-sts.json, the MTA-STS policies of other domains; "": a restart forgets them
 	Sign     func(w io.Writer, domain string, message io.Reader) (signed bool, err error) // writes DKIM-Signature fields, nil: none
 
 	limits   sendLimits // zero: the defaults
@@ -461,7 +462,7 @@ func (s *Sender) putIdle(ctx context.Context, r *route, c *sendConn, usable bool
 	})
 }
 
-// Close ends the connections that wait.
+// Close ends the connections that wait, and writes what is not on disk yet.
 func (s *Sender) Close() {
 	s.mu.Lock()
 	s.closed = true
@@ -478,6 +479,7 @@ func (s *Sender) Close() {
 	for _, c := range conns {
 		c.quit()
 	}
+	s.writePolicies()
 }
 
 // outcome turns an error of the connection into what it means for a message. alive says that the session goes on.

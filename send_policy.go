@@ -16,7 +16,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/miekg/dns"
@@ -32,7 +31,6 @@ const (
 	stsRecheck  = time.Hour        // how often the DNS is asked for the id of a policy that is known
 	stsRefresh  = 24 * time.Hour   // how old a policy gets before it is asked for once more
 	stsNegative = 10 * time.Minute // how long "there is none" is believed
-	stsKept     = 1000             // policies in memory
 )
 
 // demandFor gives the TLS that a connection must have; nil: any, or none.
@@ -157,41 +155,14 @@ func (p *stsPolicy) names(host string) bool {
 	return false
 }
 
-// policyCache keeps policies: they hold for their max_age, even where they cannot be had any more (RFC 8461 §5.1).
-type policyCache struct {
-	mu       sync.Mutex
-	policies map[string]*cachedPolicy
-}
-
-type cachedPolicy struct {
-	policy  *stsPolicy // nil: there is none
-	unsure  bool       // there may be one that could not be had
-	id      string
-	fetched time.Time
-	expires time.Time
-	recheck time.Time
-}
-
 // policyFor gives the policy of a domain, nil where it has none that is known; unsure says that it may have one.
 func (s *Sender) policyFor(ctx context.Context, domain string) (policy *stsPolicy, unsure bool) {
 	now := s.now()
-	s.policies.mu.Lock()
-	known := s.policies.policies[domain]
-	s.policies.mu.Unlock()
-	if known != nil && now.Before(known.recheck) && now.Before(known.expires) {
-		return known.policy, known.unsure
+	known := s.known(domain, now)
+	if known == nil || !now.Before(known.recheck) {
+		known = s.keepPolicy(domain, s.lookUpPolicy(ctx, domain, known, now), now)
 	}
-	if known != nil && !now.Before(known.expires) {
-		known = nil
-	}
-	fresh := s.lookUpPolicy(ctx, domain, known, now)
-	s.policies.mu.Lock()
-	defer s.policies.mu.Unlock()
-	if s.policies.policies == nil || len(s.policies.policies) >= stsKept {
-		s.policies.policies = map[string]*cachedPolicy{}
-	}
-	s.policies.policies[domain] = fresh
-	return fresh.policy, fresh.unsure
+	return known.policy, known.unsure
 }
 
 // lookUpPolicy asks the DNS for a policy's id, and the domain's web server for the policy where it is a new one, or has not
