@@ -22,6 +22,8 @@ type User struct {
 
 	SendAs []string `toml:"send_as,omitempty" json:"send_as,omitempty"` // addresses elsewhere
 
+	Away *AwayNote `toml:"away,omitempty" json:"away,omitempty"` // nil: none
+
 	Apps []AppPassword `toml:"app_password,omitempty" json:"app_passwords,omitempty"`
 }
 
@@ -81,6 +83,10 @@ func (b *accountBook) clone() *accountBook {
 	for i := range c.Users {
 		c.Users[i].Apps = slices.Clone(c.Users[i].Apps)
 		c.Users[i].SendAs = slices.Clone(c.Users[i].SendAs)
+		if note := c.Users[i].Away; note != nil {
+			own := *note
+			c.Users[i].Away = &own
+		}
 	}
 	for i := range c.Aliases {
 		c.Aliases[i].To = slices.Clone(c.Aliases[i].To)

@@ -85,6 +85,9 @@ func (u *User) check(i int, taken map[string]bool) *accountsMistake {
 	if err := u.checkOutside(); err != nil {
 		return &accountsMistake{tomlPlace{table: "user", n: i, key: "send_as"}, err}
 	}
+	if mistake := u.checkAway(i); mistake != nil {
+		return mistake
+	}
 	return u.checkApps(i)
 }
 
@@ -313,6 +316,9 @@ func (u *User) text() string {
 		writeField(&out, "", "send_as", u.SendAs)
 	}
 	writeTime(&out, "", u.Created)
+	if u.Away != nil {
+		u.Away.write(&out)
+	}
 	for _, app := range u.Apps {
 		out.WriteString("\n  [[user.app_password]]\n")
 		writeField(&out, "  ", "name", app.Name)

@@ -21,6 +21,8 @@ type order struct {
 	ID    string      `json:"id,omitempty"`   // of a message that waits; "": all
 	Quota QuotaChange `json:"quota,omitzero"`
 
+	Away *AwayNote `json:"away,omitempty"` // an out-of-office note
+
 	Diagnosis *Diagnosis     `json:"diagnosis,omitempty"` // that a command has made
 	Relay     *RelaySetting  `json:"relay,omitempty"`     // its port may be 0, and its password is in Password
 	Source    *CollectSource `json:"source,omitempty"`    // its password is Password
@@ -91,6 +93,7 @@ type admin struct {
 	log       *slog.Logger
 	codes     *OneTimeCodes
 	page      func() string // the address of the page; nil: it is not to be had
+	answered  *AwayMemory
 
 	// Of an appliance that runs:
 	status       func() *ServerStatus
@@ -157,6 +160,11 @@ func (ad *admin) perform(o order) (answer, error) {
 	}
 	if verb, ok := strings.CutPrefix(o.Do, "user sender "); ok {
 		if a, known, err := ad.onOutside(verb, o); known {
+			return a, err
+		}
+	}
+	if verb, ok := strings.CutPrefix(o.Do, "user away "); ok {
+		if a, known, err := ad.onAway(verb, o); known {
 			return a, err
 		}
 	}

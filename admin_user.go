@@ -56,7 +56,7 @@ func (ad *admin) removeUser(o order) (answer, error) {
 		return answer{}, err
 	}
 	ad.end(address, "", true)
-	collecting := ad.codes.Used("", address)
+	collecting := errors.Join(ad.codes.Used("", address), ad.answered.Forget(address))
 	if ad.collector != nil {
 		collecting = errors.Join(collecting, ad.collector.RemoveAccount(address))
 	}
@@ -154,7 +154,7 @@ func (ad *admin) renameUser(o order) (answer, error) {
 		return answer{}, err
 	}
 	ad.end(user.Address, "", true)
-	err = ad.codes.Rename(user.Address, to)
+	err = errors.Join(ad.codes.Rename(user.Address, to), ad.answered.Rename(user.Address, to))
 	if ad.collector != nil {
 		err = errors.Join(err, ad.collector.RenameAccount(user.Address, to))
 	}

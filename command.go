@@ -29,6 +29,8 @@ type options struct {
 	scope         string // of a relay
 	from          string
 	collect       CollectChange
+	away          AwayNote
+	textFile      string
 	ham, spam     string
 	own           OwnFiles
 	follow        bool
@@ -69,7 +71,7 @@ func (e *usageError) Error() string { return e.text }
 
 // commands lists all commands in the order of the help text.
 func commands() []command {
-	return slices.Concat(runCommands(), serviceCommands(), userCommands(), outsideCommands(), aliasCommands(), queueCommands(), relayCommands(), collectCommands(), spamCommands(), doctorCommands(), dnsCommands(), tlsCommands(), caCommands(), versionCommands())
+	return slices.Concat(runCommands(), serviceCommands(), userCommands(), awayCommands(), outsideCommands(), aliasCommands(), queueCommands(), relayCommands(), collectCommands(), spamCommands(), doctorCommands(), dnsCommands(), tlsCommands(), caCommands(), versionCommands())
 }
 
 // run does what the arguments (without the program's name) say and gives the

@@ -102,6 +102,8 @@ type house struct {
 	check    *DailyCheck
 	relays   *Relays
 	codes    *OneTimeCodes
+	zone     *HouseZone
+	answered *AwayMemory
 	log      *slog.Logger
 }
 
@@ -138,6 +140,10 @@ func openHouse(data dataDir, hostname string, log *slog.Logger) (*house, error) 
 	if h.codes, err = OpenCodes(data.codes(), nil); err != nil {
 		return nil, err
 	}
+	if h.zone, err = OpenZone(data.settings(), settings.TimeZone); err != nil {
+		return nil, err
+	}
+	h.answered = NewAwayMemory(data.away())
 	h.signer = &DKIMSigner{Dir: data.dkim(), IsLocal: h.accounts.IsLocalDomain}
 	h.check = OpenDailyCheck(data.doctor(), log)
 	if h.relays, err = OpenRelays(data.relays()); err != nil {
@@ -171,7 +177,7 @@ func (h *house) newSender(adjust func(*Sender)) *Sender {
 func (h *house) openOutbound(sender *Sender, adjust func(*OutboundConfig)) (*Outbound, error) {
 	cfg := OutboundConfig{
 		QueueDir: h.data.queue(), Accounts: h.accounts, Store: h.store, Sender: sender,
-		Hostname: h.hostname, PerHour: h.sendsPerHour(), Sent: h.data.sent(), Log: h.log,
+		Hostname: h.hostname, PerHour: h.sendsPerHour(), Sent: h.data.sent(), Answered: h.answered, Zone: h.zone.Location, Log: h.log,
 	}
 	if adjust != nil {
 		adjust(&cfg)
@@ -306,6 +312,7 @@ func (c *call) serve(ctx context.Context, h *house, g *gates) error {
 	p := g.mail
 	p.Accounts, p.Store, p.TLS, p.Hostname = h.accounts, h.store, certs.Config(), h.hostname
 	p.MaxSize, p.Log, p.Queue, p.Flood, p.Judge = h.maxSize(), h.log, out.Queue, out.Flood, spam.Judge
+	p.Deliver = out.Rules.Deliver
 	if p.Throttle == nil {
 		p.Throttle = NewThrottle(nil)
 	}
@@ -328,7 +335,7 @@ func (c *call) serve(ctx context.Context, h *house, g *gates) error {
 		relays: h.relays, sender: sender, facts: facts, check: h.check, collector: collector,
 		spam: func() (*SpamFilter, error) { return spam, nil }, tls: &tlsAdmin{
 			open: func() (*Certificates, error) { return certs, nil }, names: h.names, settings: h.data.settings()}, log: h.log,
-		status: func() *ServerStatus { return h.status(all, out.Queue, certs) }, firstAccount: news.firstAccount, endSessions: p.EndSessions, codes: h.codes,
+		status: func() *ServerStatus { return h.status(all, out.Queue, certs) }, firstAccount: news.firstAccount, endSessions: p.EndSessions, codes: h.codes, answered: h.answered,
 		page: func() string { return h.pageURL(g.web) }}
 	if g.web.Handler, err = h.newPage(g.web, ad, p.Throttle, ports); err != nil {
 		return err

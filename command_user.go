@@ -88,7 +88,7 @@ func (c *call) order(ctx context.Context, o order) (answer, error) {
 			h.close()
 		}
 		return &admin{accounts: h.accounts, store: h.store, queue: queue, relays: h.relays, sender: sender, facts: facts, check: h.check,
-			collector: h.openCollector(nil, nil, nil), spam: openSpam, tls: h.stoppedTLS(), log: h.log, codes: h.codes}, closeAll, nil
+			collector: h.openCollector(nil, nil, nil), spam: openSpam, tls: h.stoppedTLS(), log: h.log, codes: h.codes, answered: h.answered}, closeAll, nil
 	})
 	if err == nil && a.Error != "" {
 		err = errors.New(a.Error)
@@ -222,6 +222,9 @@ func userList(ctx context.Context, c *call) error {
 		}
 		if len(u.SendAs) > 0 {
 			notes = append(notes, "sends with "+strings.Join(u.SendAs, " "))
+		}
+		if u.Away != nil {
+			notes = append(notes, u.Away.words())
 		}
 		if n := len(u.Apps); n > 0 {
 			notes = append(notes, fmt.Sprintf("app passwords: %d", n))

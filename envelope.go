@@ -25,6 +25,12 @@ type Recipient struct {
 	Notify   NotifySet `json:"notify,omitempty"` // NOTIFY; 0 without one: failures and delays are told
 }
 
+// queueAddress gives an address as a Recipient has it.
+func queueAddress(a Address) string {
+	a.Domain = normalDomain(a.Domain)
+	return a.String()
+}
+
 // NotifySet is when a sender wants to be told of a recipient (RFC 3461 §4.1).
 type NotifySet uint8
 

@@ -39,10 +39,10 @@ const layout = `
 	mailbox (delivery folder view watch incoming mailfile quota metadata): address maildir mailstate foldername uidlist keywords flagjournal subscriptions acl attributes index
 
 	resolver: message.isASCII
-	envelope: mailbox.cutLast
+	envelope: address naming.normalDomain mailbox.cutLast
 	tomlfile:
 	settings: naming tomlfile maildir.writeFileAtomic
-	accounts (password scram): address naming tomlfile maildir mailstate
+	accounts (password scram): settings.checkZone address naming tomlfile maildir mailstate
 	tls: address words maildir naming resolver
 	conn (throttle strangers inflate): accounts
 	sasl: accounts conn
@@ -57,7 +57,8 @@ const layout = `
 	queue: send envelope words mailbox maildir conn.clip message notice
 	flood: maildir.writeJSON maildir.readJSON
 	outbox: accounts address mailbox mailstate message notice queue send
-	outbound: outbox accounts address mailbox mailstate message send queue envelope flood notice foldername
+	rules (away): accounts address naming.normalDomain maildir mailbox message envelope queue send.isPrintable conn.clip notice.mailDate flood foldername
+	outbound: rules outbox accounts address mailbox mailstate message send queue envelope flood notice foldername
 
 	pop3: accounts conn sasl mailbox mailstate protocols.Protocols
 	smtp: accounts address naming envelope queue notice.mailDate conn sasl mailbox mailstate message received verify protocols.Protocols
@@ -73,10 +74,10 @@ const layout = `
 	datadir (lock rights):
 	log:
 	service: maildir.renameFile maildir.removeFile datadir.letIn
-	admin: accounts acl address naming mailbox mailstate queue relay send doctor movein spam settings tls protocols.Port log.Trouble
+	admin: rules accounts acl address naming mailbox mailstate queue relay send doctor movein spam settings tls protocols.Port log.Trouble
 	control: admin datadir maildir
 	web: accounts admin.order admin.answer conn doctor settings naming protocols.Port tomlfile.decodeTOML webport.hostOfRequest
-	command (firststart): web conn.NewThrottle conn.Throttle accounts address resolver dkim dns doctor send relay queue flood outbound movein admin control datadir mailbox mailstate naming protocols settings tls verify spam webport words log service queue.cleanText
+	command (firststart): rules web conn.NewThrottle conn.Throttle accounts address resolver dkim dns doctor send relay queue flood outbound movein admin control datadir mailbox mailstate naming protocols settings tls verify spam webport words log service queue.cleanText
 	main: command service
 `
 

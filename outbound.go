@@ -25,8 +25,10 @@ type OutboundConfig struct {
 	Store    *Store
 	Sender   *Sender
 	Hostname string
-	PerHour  int    // recipients elsewhere that one person may write to within an hour
-	Sent     string // DATA/sent.json, how many it were; "": a restart forgets it
+	PerHour  int                   // recipients elsewhere that one person may write to within an hour
+	Sent     string                // DATA/sent.json, how many it were; "": a restart forgets it
+	Answered *AwayMemory           // by out-of-office notes
+	Zone     func() *time.Location // of the house; nil: the machine's
 	Log      *slog.Logger
 	Now      func() time.Time // nil: time.Now
 }
@@ -36,6 +38,7 @@ type Outbound struct {
 	cfg   OutboundConfig
 	Queue *Queue
 	Flood *FloodLimit
+	Rules *Rules
 	boxes *outboxes
 }
 
@@ -57,6 +60,8 @@ func OpenOutbound(cfg OutboundConfig) (*Outbound, error) {
 		Hostname: func() string { return cfg.Hostname }, Log: cfg.Log, Now: cfg.Now,
 	})
 	o.boxes.queue = o.Queue
+	o.Rules = NewRules(RulesConfig{Answered: cfg.Answered, Accounts: cfg.Accounts, Store: cfg.Store, Queue: o.Queue, Hostname: cfg.Hostname,
+		Zone: cfg.Zone, Log: cfg.Log, Now: cfg.Now})
 	if err == nil {
 		cfg.Store.GuardTransfers(o.boxes.mayTransfer)
 	}
@@ -70,7 +75,9 @@ func (o *Outbound) openedQueue() (*Queue, error) { return o.Queue, nil }
 func (o *Outbound) Run(ctx context.Context) {
 	end := inBackground(o.boxes.run)
 	defer end()
+	endRules := inBackground(o.Rules.Run)
 	o.Queue.Run(ctx)
+	endRules()
 	o.cfg.Sender.Close()
 	o.Flood.Close()
 }
@@ -111,14 +118,14 @@ func (o *Outbound) deliverLocal(ctx context.Context, m *Outgoing) []Outcome {
 		}
 		outcomes[n] = Outcome{State: SendSent, Enhanced: "2.1.5", Text: "It is in the mailbox", Delivered: true}
 	}
-	if len(all) == 0 || o.deliver(ctx, m.Envelope.From, m.text(), all) == nil {
+	if len(all) == 0 || o.put(ctx, m.Envelope.From, m.text(), all, o.Rules.Deliver) == nil {
 		return outcomes
 	}
 	for n := range outcomes {
 		if len(reached[n]) == 0 {
 			continue
 		}
-		if err := o.deliver(ctx, m.Envelope.From, m.text(), reached[n]); err != nil {
+		if err := o.put(ctx, m.Envelope.From, m.text(), reached[n], o.Rules.Deliver); err != nil {
 			outcomes[n] = o.undelivered(ctx, err)
 		}
 	}
@@ -144,8 +151,15 @@ func (o *Outbound) accountsOf(address string) ([]string, *Outcome) {
 	return accounts, nil
 }
 
-// deliver writes a message with its reverse-path into the INBOX of accounts.
+// deliver writes a message with its reverse-path into the INBOX of accounts, whatever they have set for mail that arrives.
 func (o *Outbound) deliver(ctx context.Context, from string, text io.Reader, accounts []string) error {
+	return o.put(ctx, from, text, accounts, func(ctx context.Context, in *Incoming, _ string, to []Delivery) error {
+		return o.cfg.Store.Deliver(ctx, in, to)
+	})
+}
+
+// put is deliver with the function that does it at the end.
+func (o *Outbound) put(ctx context.Context, from string, text io.Reader, accounts []string, deliver func(ctx context.Context, in *Incoming, from string, to []Delivery) error) error {
 	drop, err := o.cfg.Store.Maildrop(accounts[0])
 	if err != nil {
 		return err
@@ -166,7 +180,7 @@ func (o *Outbound) deliver(ctx context.Context, from string, text io.Reader, acc
 	for i, account := range accounts {
 		to[i] = Delivery{Account: account, Folder: inboxName}
 	}
-	if err := o.cfg.Store.Deliver(ctx, in, to); err != nil {
+	if err := deliver(ctx, in, from, to); err != nil {
 		return err
 	}
 	o.cfg.Log.Info("delivered", "from", from, "to", strings.Join(accounts, " "))

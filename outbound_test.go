@@ -137,6 +137,9 @@ type outWorld struct {
 	end  func() // of Run
 
 	adjust func(*Sender) // before it is used; nil: nothing
+	clock  func() time.Time
+
+	markers int // messages that have marked the end of answers
 }
 
 func openOutWorld(t testing.TB) *outWorld {
@@ -167,11 +170,11 @@ func (w *outWorld) reopen(port int) {
 	if w.adjust != nil {
 		w.adjust(sender)
 	}
-	out, err := OpenOutbound(OutboundConfig{QueueDir: w.dir, Accounts: w.Accounts, Store: w.Store, Sender: sender, Hostname: "mail.test", PerHour: 5, Sent: filepath.Join(filepath.Dir(w.dir), "sent.json"), Log: slog.New(slog.NewTextHandler(w.log, nil))})
+	out, err := OpenOutbound(OutboundConfig{QueueDir: w.dir, Accounts: w.Accounts, Store: w.Store, Sender: sender, Hostname: "mail.test", PerHour: 5, Sent: filepath.Join(filepath.Dir(w.dir), "sent.json"), Answered: NewAwayMemory(filepath.Join(filepath.Dir(w.dir), "away")), Now: w.clock, Log: slog.New(slog.NewTextHandler(w.log, nil))})
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.out, w.Queue, w.Flood = out, out.Queue, out.Flood
+	w.out, w.Queue, w.Flood, w.Deliver = out, out.Queue, out.Flood, out.Rules.Deliver
 	w.end = inBackground(out.Run)
 	w.t.Cleanup(w.end)
 }

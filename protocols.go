@@ -82,6 +82,10 @@ type Protocols struct {
 	// is delivered. Nil takes all.
 	Judge func(ctx context.Context, m *ReceivedMail) (Verdict, error)
 
+	// Deliver puts a message with this reverse-path into the folders of its recipients, and is done when it is on disk there.
+	// Nil: Store.Deliver.
+	Deliver func(ctx context.Context, in *Incoming, from string, to []Delivery) error
+
 	limits   connLimits                                  // zero: the defaults
 	anyPort  bool                                        // take free ports in place of the table's numbers
 	listen   func(address string) (net.Listener, error)  // nil: listenTCP
@@ -360,6 +364,14 @@ func (p *Protocols) admit(ctx context.Context, spec portSpec, raw net.Conn) {
 		return
 	}
 	p.running.Go(func() { p.session(ctx, spec, c) })
+}
+
+// deliver is Deliver, or what stands for it.
+func (p *Protocols) deliver(ctx context.Context, in *Incoming, from string, to []Delivery) error {
+	if p.Deliver == nil {
+		return p.Store.Deliver(ctx, in, to)
+	}
+	return p.Deliver(ctx, in, from, to)
 }
 
 // Visitor gives when somebody from beyond the LAN connected to the SMTP port by IPv4 last: the way in is open. Zero: nobody

@@ -48,7 +48,7 @@ func (s *smtpSession) receive(mail smtpMail, r io.Reader) (id string, err error)
 	}
 	s.p.text.enter()
 	defer s.p.text.leave()
-	switch err := s.p.Store.Deliver(s.ctx, in, to); {
+	switch err := s.p.deliver(s.ctx, in, mail.reversePath(), to); {
 	case errors.Is(err, ErrOverQuota):
 		return "", s.refuse(452, smtp.EnhancedCode{4, 2, 2}, "A mailbox that this message is for is full, try again later")
 	case errors.Is(err, ErrAboveQuota):

@@ -26,12 +26,6 @@ func (s *smtpSession) envelope(opts *smtp.MailOptions) (Envelope, error) {
 	}, nil
 }
 
-// queueAddress gives an address as the queue has it.
-func queueAddress(a Address) string {
-	a.Domain = normalDomain(a.Domain)
-	return a.String()
-}
-
 // recipientOf gives a recipient with what RCPT says of it (RFC 3461 §4.1, §4.2).
 func recipientOf(addr Address, opts *smtp.RcptOptions) Recipient {
 	to := Recipient{Address: queueAddress(addr)}

@@ -87,7 +87,8 @@ type webRoute struct {
 
 // webRoutes is the table of all routes.
 func webRoutes() []webRoute {
-	return slices.Concat(homeRoutes(), loginRoutes(), firstRoutes(), peopleRoutes(), addressRoutes(), resetRoutes())
+	return slices.Concat(homeRoutes(), loginRoutes(), firstRoutes(), peopleRoutes(), addressRoutes(), resetRoutes(),
+		awayRoutes())
 }
 
 // webOrders lists the orders that the page may give. None of them answers with a mail, or a part of one.
@@ -95,6 +96,7 @@ func webOrders() []string {
 	return []string{
 		"user add", "user remove", "user rename", "user name", "user passwd", "user disable", "user enable", "user quota", "user reset-link",
 		"user app-password add", "user app-password remove", "alias add", "alias remove",
+		"user away set", "user away off",
 	}
 }
 

@@ -233,6 +233,9 @@ func (v *webView) Here(l webLink) bool {
 	return at == l.Path || l.Path != "/" && strings.HasPrefix(at, l.Path+"/")
 }
 
+// Account is the person who reads, as the account book has them.
+func (v *webView) Account() *User { return &v.q.user }
+
 // Token is what every form carries.
 func (v *webView) Token() string { return v.q.token() }
 
