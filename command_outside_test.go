@@ -30,7 +30,7 @@ func TestNewDomains(t *testing.T) {
 	told := func(domain, remove, add string) string {
 		return "Mail for " + domain + " ends on this appliance now: what people here write to anybody there stays here\\.\n" +
 			"If that domain is yours, `.* dns " + domain + "` prints the records to publish\\. If it is a provider's, remove " + remove + "\n" +
-			"again, and let a person send with the address: `.* user sender add USER " + add + "`\n"
+			"again, and let a person send with the address: `.* user sender add USER \"?" + add + "\"?`\n"
 	}
 	data := homeData(t)
 	runSteps(t, data, []commandStep{

@@ -138,7 +138,7 @@ func TestFindRelay(t *testing.T) {
 		"no name":                {want: Relay{Host: "nowhere.test"}, fails: "there is no server nowhere.test: check how"},
 		"nothing open":           {fails: "nobody answers at smtp.isp.test on port 465 or 587 (it refuses connections): check the name and the port"},
 		"a closed port":          {servers: map[int]*remoteServer{465: {implicit: true, extensions: auth}}, want: Relay{Port: 2525}, fails: "nobody answers at smtp.isp.test on port 2525"},
-		"wrong password":         {servers: map[int]*remoteServer{465: {implicit: true, extensions: auth, answer: refused}, 587: {extensions: auth, answer: refused}}, fails: "smtp.isp.test on port 465 does not take this user and password (it says: 535 Bad [2J credentials)"},
+		"wrong password":         {servers: map[int]*remoteServer{465: {implicit: true, extensions: auth, answer: refused}, 587: {extensions: auth, answer: refused}}, fails: "smtp.isp.test on port 465 does not take this user and password (it says: 535 Bad?[2J credentials)"},
 		"no login offered":       {servers: map[int]*remoteServer{587: {}}, fails: "smtp.isp.test on port 587 offers no login by user and password"},
 		"no TLS offered":         {servers: map[int]*remoteServer{587: {extensions: auth}}, cert: "none", fails: "offers no TLS, and a password is not sent without"},
 		"wrong certificate":      {servers: map[int]*remoteServer{465: {implicit: true, extensions: auth}}, cert: "other.test", fails: "the certificate of smtp.isp.test on port 465 is not right (its certificate is for another name)"},
