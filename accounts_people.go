@@ -65,6 +65,9 @@ func (a *Accounts) Rename(address, to string) error {
 			return err
 		}
 		old = u.Address
+		if err := a.checkNotProvider(book, key); err != nil {
+			return err
+		}
 		if err := book.makeFree(key, old); err != nil {
 			return err
 		}

@@ -148,6 +148,7 @@ func (ad *admin) renameUser(o order) (answer, error) {
 	if to == user.Address {
 		return answer{Address: to}, nil
 	}
+	domain := ad.newDomain(to)
 	names := ad.shortNames()
 	err = ad.store.Rename(user.Address, to, func() error { return ad.accounts.Rename(user.Address, to) })
 	if err != nil {
@@ -170,7 +171,7 @@ func (ad *admin) renameUser(o order) (answer, error) {
 	if err != nil {
 		return answer{}, fmt.Errorf("%s is %s now, but not all could be changed: %w", user.Address, to, err)
 	}
-	return answer{Address: to}, nil
+	return answer{Address: to, NewDomain: domain}, nil
 }
 
 // shortNames gives what all people may be called in access lists. The short names change with the domain of the owner.

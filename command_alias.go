@@ -30,7 +30,7 @@ func aliasAdd(ctx context.Context, c *call) error {
 		}{a.Aliases[0], a.NewDomain})
 	}
 	c.say("%s goes to %s now.", a.Address, strings.Join(a.Aliases[0].To, " "))
-	c.sayNewDomain(a)
+	c.sayNewDomain(a, "remove "+a.Address+"\nagain")
 	return nil
 }
 

@@ -42,6 +42,8 @@ func TestNewDomains(t *testing.T) {
 		{"user add eve@pi.fritz.box", 0, "eve@pi.fritz.box has an account now\\.\nPassword: .*\n"},
 		{"user add fred@example.org --json", 0, `\{\n  "address": "fred@example.org",\n  "password": "[a-z-]+",\n  "new_domain": "example.org"\n\}\n`},
 		{"user add max@example.org --json", 0, `\{\n  "address": "max@example.org",\n  "password": "[a-z-]+"\n\}\n`},
+		{"user rename bob@müller.de bob@gmail.com", 1, "appliance: gmail.com is a provider's domain, .*\n"},
+		{"user rename eve@pi.fritz.box eve@example.info", 0, "The account is eve@example.info now\\. .*\n(?s:Mail for example.info ends .* give the account\nits old address again, .*)\n"},
 		{"alias add @example.com maria", 0, "@example.com goes to maria@home.lan now\\.\n" + told("example.com", "@example.com", "ADDRESS")},
 		{"alias add info@example.net maria --json", 0, `\{\n  "address": "info@example.net",\n  "to": \[\n    "maria@home.lan"\n  \],\n  "new_domain": "example.net"\n\}\n`},
 		{"alias add info@example.net bob@müller.de --json", 0, `(?s)\{\n  "address": "info@example.net",\n.*"bob@müller.de"\n  \]\n\}\n`},

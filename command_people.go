@@ -15,6 +15,7 @@ func userRename(ctx context.Context, c *call) error {
 		return err
 	}
 	c.say("The account is %s now. Mail to the old address still arrives.", a.Address)
+	c.sayNewDomain(a, "give the account\nits old address again")
 	return nil
 }
 

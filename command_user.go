@@ -146,12 +146,12 @@ func userAdd(ctx context.Context, c *call) error {
 	}
 	c.say("%s has an account now.", a.Address)
 	c.sayPassword(a)
-	c.sayNewDomain(a)
+	c.sayNewDomain(a, "remove "+a.Address+"\nagain")
 	return nil
 }
 
-// sayNewDomain tells what it means that a domain of the internet is kept here from now on.
-func (c *call) sayNewDomain(a answer) {
+// sayNewDomain tells what it means that a domain of the internet is kept here from now on, and what takes that back.
+func (c *call) sayNewDomain(a answer, back string) {
 	if a.NewDomain == "" {
 		return
 	}
@@ -160,8 +160,8 @@ func (c *call) sayNewDomain(a answer) {
 		address = "ADDRESS"
 	}
 	c.say("Mail for %s ends on this appliance now: what people here write to anybody there stays here.", a.NewDomain)
-	c.say("If that domain is yours, `%s dns %s` prints the records to publish. If it is a provider's, remove %s\nagain, and let a person send with the address: `%s user sender add USER %s`",
-		program, a.NewDomain, a.Address, program, quoteWord(address))
+	c.say("If that domain is yours, `%s dns %s` prints the records to publish. If it is a provider's, %s, and let a person send with the address: `%s user sender add USER %s`",
+		program, a.NewDomain, back, program, quoteWord(address))
 }
 
 func userPasswd(ctx context.Context, c *call) error {

@@ -214,9 +214,12 @@ func (o *Outbound) report(ctx context.Context, about *Envelope, message []byte) 
 		return fmt.Errorf("reporting to %q: %w", to, err)
 	}
 	accounts, err := o.cfg.Accounts.Resolve(addr)
+	if errors.Is(err, ErrNotLocal) {
+		if own, failed := o.accountsOf(about.Account); failed == nil { // the account may have another address by now
+			accounts, err = own, nil
+		}
+	}
 	switch {
-	case errors.Is(err, ErrNotLocal) && o.cfg.Accounts.Exists(about.Account):
-		accounts = []string{about.Account}
 	case errors.Is(err, ErrNotLocal):
 		return o.queueReport(to, message)
 	case errors.Is(err, ErrNoUser):

@@ -80,6 +80,17 @@ func TestOutboundFromOutside(t *testing.T) {
 	c = w.loginAs("ann@test.lan", app)
 	c.send("MAIL FROM:<ann.annson@friends.test>\r\nRCPT TO:<one@friends.test>\r\n")
 	c.expect("250 ", "451 4.7.1 ann@test.lan has written to 5 addresses elsewhere")
+
+	// A report finds the sender under another address, too.
+	if err := w.Accounts.Rename("ann@test.lan", "annie@test.lan"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.out.report(t.Context(), &Envelope{From: "ann.annson@friends.test", Account: "ann@test.lan"}, []byte("Subject: late\r\n\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.inboxOf(t, "annie@test.lan"); len(got) != 1 || !strings.Contains(got[0], "Subject: late") {
+		t.Errorf("after another address: %q", got)
+	}
 }
 
 // submitAs sends a message of ann's from an address while the next server is busy.
