@@ -123,9 +123,12 @@ func checkPassword(field string, checkHash func(hash string) error) error {
 	return err
 }
 
+// maxAppName is the length of an app password's name in bytes.
+const maxAppName = 64
+
 func checkAppName(name string) error {
-	if name == "" || len(name) > 64 || strings.TrimSpace(name) != name || strings.ContainsAny(name, "\r\n\x00") {
-		return fmt.Errorf("%q cannot name an app password: take 1 to 64 characters, such as phone", name)
+	if name == "" || len(name) > maxAppName || strings.TrimSpace(name) != name || strings.ContainsAny(name, "\r\n\x00") {
+		return fmt.Errorf("%q cannot name an app password: take 1 to %d characters, such as phone", name, maxAppName)
 	}
 	return nil
 }

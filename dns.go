@@ -125,9 +125,11 @@ type mailService struct {
 	priority, port int
 }
 
-// mailServices gives them. IMAP stands before POP3, TLS from the start before STARTTLS.
+// mailServices gives them. IMAP stands before POP3, TLS from the start before STARTTLS. By the last one Outlook finds where to
+// ask for all others ([MS-OXDISCO] §3.1.5.1).
 func mailServices() []mailService {
-	return []mailService{{"_submissions._tcp", 0, 465}, {"_imaps._tcp", 0, 993}, {"_pop3s._tcp", 10, 995}, {"_submission._tcp", 10, 587}}
+	return []mailService{{"_submissions._tcp", 0, 465}, {"_imaps._tcp", 0, 993}, {"_pop3s._tcp", 10, 995}, {"_submission._tcp", 10, 587},
+		{"_autodiscover._tcp", 0, 443}}
 }
 
 func (s mailService) value(host string) string {

@@ -50,6 +50,7 @@ func TestDNSPlan(t *testing.T) {
 		"_smtp._tls." + d + " TXT v=TLSRPTv1; rua=mailto:postmaster@" + d, "autoconfig." + d + " CNAME mail." + d,
 		"_submissions._tcp." + d + " SRV 0 1 465 mail." + d, "_imaps._tcp." + d + " SRV 0 1 993 mail." + d,
 		"_pop3s._tcp." + d + " SRV 10 1 995 mail." + d, "_submission._tcp." + d + " SRV 10 1 587 mail." + d,
+		"_autodiscover._tcp." + d + " SRV 0 1 443 mail." + d,
 	}
 	for _, w := range want {
 		if !got[w] {
@@ -60,8 +61,8 @@ func TestDNSPlan(t *testing.T) {
 		t.Errorf("%d records in\n%s", len(got), text)
 	}
 	for _, line := range []string{
-		"\n;   @                  MX     10        mail." + d + "\n", "\n;   mail               A                192.0.2.1\n",
-		"\n;   rsa1._domainkey    TXT              v=DKIM1; k=rsa; p=" + key + "\n", "\n;   _pop3s._tcp        SRV    10        mail." + d + " (weight 1, port 995)\n",
+		"\n;   @                   MX     10        mail." + d + "\n", "\n;   mail                A                192.0.2.1\n",
+		"\n;   rsa1._domainkey     TXT              v=DKIM1; k=rsa; p=" + key + "\n", "\n;   _pop3s._tcp         SRV    10        mail." + d + " (weight 1, port 995)\n",
 		"\n;   the reverse name (PTR) of 192.0.2.1 is to be mail." + d + "\n", "\n;   the reverse name (PTR) of 2001:db8::1 is to be mail." + d + "\n",
 	} {
 		if !strings.Contains(text, line) {
@@ -81,7 +82,7 @@ func TestDNSPlanUnknownAddress(t *testing.T) {
 	}
 	for _, want := range []string{
 		"\n; Enter the public IPv4 address of this machine; the page of your router shows it.\n; mail.example.org. 3600 IN A ...\n",
-		"\n;   mail               A                ...\n", "of the public address is to be mail.example.org\n",
+		"\n;   mail                A                ...\n", "of the public address is to be mail.example.org\n",
 		"Mail goes out through relay.example.net: if the help",
 	} {
 		if !strings.Contains(text, want) {

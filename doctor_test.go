@@ -523,7 +523,7 @@ func TestDoctorChecks(t *testing.T) {
 		{silentDNS("autoconfig.example.org"), "autoconfig", StateUnknown, "does not tell", AnswerYes, true},
 
 		{without("_imaps._tcp.example.org"), "srv", StateNote, "lacks the SRV records _imaps._tcp,", AnswerYes, true},
-		{without("_imaps._tcp.example.org", "_submissions._tcp.example.org", "_submission._tcp.example.org", "_pop3s._tcp.example.org"), "srv", StateNote, "has no SRV records", AnswerYes, true},
+		{without("_imaps._tcp.example.org", "_submissions._tcp.example.org", "_submission._tcp.example.org", "_pop3s._tcp.example.org", "_autodiscover._tcp.example.org"), "srv", StateNote, "has no SRV records", AnswerYes, true},
 		{func(w *doctorWorld) {
 			w.replace("_imaps._tcp.example.org", "_imaps._tcp.example.org. SRV 0 1 993 elsewhere.example.")
 			w.replace("_pop3s._tcp.example.org", "_pop3s._tcp.example.org. SRV 0 1 110 mail.example.org.")

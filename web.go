@@ -39,6 +39,9 @@ const (
 // WebConfig is what the page needs to know, and to be able to do.
 type WebConfig struct {
 	Accounts *Accounts
+	// Certificates tells which names are trusted, and signs what devices are given.
+	Certificates *Certificates
+
 	Throttle *Throttle                   // of the mail protocols, too
 	Do       func(order) (answer, error) // carries out an order
 	Codes    *OneTimeCodes               // of links that work once
@@ -62,6 +65,7 @@ type Web struct {
 	words    []*webWords
 	key      []byte // of tokens; of this process alone
 	sessions *webSessions
+	links    *deviceLinks
 
 	firstVisits sync.Mutex // held while one is under way
 }
@@ -88,7 +92,8 @@ type webRoute struct {
 // webRoutes is the table of all routes.
 func webRoutes() []webRoute {
 	return slices.Concat(homeRoutes(), loginRoutes(), firstRoutes(), peopleRoutes(), addressRoutes(), resetRoutes(),
-		awayRoutes())
+		awayRoutes(),
+		connectRoutes(), autoconfigRoutes(), autodiscoverRoutes())
 }
 
 // webOrders lists the orders that the page may give. None of them answers with a mail, or a part of one.
@@ -106,7 +111,7 @@ func NewWeb(cfg WebConfig) (*Web, error) {
 		cfg.Now = time.Now
 	}
 	w := &Web{WebConfig: cfg, mux: http.NewServeMux(), plain: http.NewServeMux(), origins: http.NewCrossOriginProtection(),
-		key: newWebKey(), sessions: newWebSessions(cfg.Now)}
+		key: newWebKey(), sessions: newWebSessions(cfg.Now), links: newDeviceLinks(cfg.Now)}
 	var err error
 	if w.words, err = readWebWords(); err != nil {
 		return nil, err

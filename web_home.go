@@ -17,7 +17,7 @@ func homeRoutes() []webRoute {
 
 // webHome is what home.html shows.
 type webHome struct {
-	Servers []webServerLine
+	mailAccess
 	Steps   bool // the owner sees what comes next
 	People  int  // besides the owner
 	Phone   time.Time
@@ -32,11 +32,7 @@ type webServerLine struct {
 }
 
 func (q *webRequest) home() error {
-	data := webHome{Servers: []webServerLine{
-		{"home.imap", q.port("imaps"), q.port("imap")},
-		{"home.submission", q.port("submissions"), q.port("submission")},
-		{"home.pop3", q.port("pop3s"), q.port("pop3")},
-	}}
+	data := webHome{mailAccess: q.access(q.user.Address)}
 	if q.owns() {
 		data.Steps, data.People, data.Phone = true, len(q.Accounts.Addresses())-1, q.lastMailLogin()
 		data.Checked = q.Checked()
@@ -47,6 +43,15 @@ func (q *webRequest) home() error {
 		}
 	}
 	return q.show("home", data)
+}
+
+// servers tells under which ports mail is received and sent.
+func (w *Web) servers() []webServerLine {
+	return []webServerLine{
+		{"home.imap", w.port("imaps"), w.port("imap")},
+		{"home.submission", w.port("submissions"), w.port("submission")},
+		{"home.pop3", w.port("pop3s"), w.port("pop3")},
+	}
 }
 
 // lastMailLogin is when a mail program has logged in for this person last, zero for never.

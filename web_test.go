@@ -621,7 +621,7 @@ func usedTexts(t *testing.T) map[string]bool {
 			used[name+".title"] = true
 		}
 	}
-	for _, refusal := range []*webRefusal{errWebMissing, errWebForbidden, errWebStale, errWebTooLarge, errWebFailed, errWebCode} {
+	for _, refusal := range []*webRefusal{errWebMissing, errWebForbidden, errWebStale, errWebTooLarge, errWebFailed, errWebCode, errWebGone} {
 		used[refusal.name+".title"], used[refusal.name+".text"] = true, true
 	}
 	return used

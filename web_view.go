@@ -155,6 +155,7 @@ func webNav() []webLink {
 	return []webLink{
 		{"/", "nav.home", forPerson},
 		{"/people", "nav.people", forOwner},
+		{"/connect", "nav.connect", forPerson},
 	}
 }
 
