@@ -31,6 +31,7 @@ type order struct {
 	Login     string         `json:"login,omitempty"`
 	Dir       string         `json:"dir,omitempty"`     // to learn from
 	Spam      bool           `json:"spam,omitempty"`    // what lies there is unwanted
+	From      int            `json:"from,omitempty"`    // TrainReport.Next of the order before
 	Own       OwnFiles       `json:"own,omitzero"`      // of a certificate that a person brings
 	OwnPEM    []byte         `json:"own_pem,omitempty"` // what is in them
 }
@@ -60,7 +61,7 @@ type answer struct {
 
 	Facts        *DoctorFacts       `json:"facts,omitempty"`
 	Spam         *SpamStatus        `json:"spam,omitempty"`
-	More         bool               `json:"more,omitempty"` // it is not all done yet
+	Train        *TrainReport       `json:"train,omitempty"`
 	Certificates []CertificateState `json:"certificates,omitempty"`
 
 	Status *ServerStatus `json:"status,omitempty"`

@@ -23,7 +23,7 @@ func (ad *admin) onSpam(verb string, o order) (a answer, known bool, err error) 
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), trainTime)
 		defer cancel()
-		a.Count, a.More, err = f.Train(ctx, o.Dir, class)
+		a.Train, err = f.Train(ctx, o.Dir, class, o.From)
 	case "forget":
 		err = f.Forget()
 	default:

@@ -11,12 +11,12 @@ import (
 func spamCommands() []command {
 	return []command{
 		{name: "spam status", about: "tell what the spam filter has learned, and whom else it asks", flags: listFlags, run: spamStatus},
-		{name: "spam train", about: "let the spam filter learn from a folder of messages, a file each",
+		{name: "spam train", about: "let the spam filter learn from a folder of messages (a file each, or mbox files)",
 			more: "Nobody need do that: it learns from what people move into and out of Junk. What was learned before is not learned again.",
 			flags: func(fs *flag.FlagSet, o *options) {
 				dataFlag(fs, o)
-				fs.StringVar(&o.spam, "spam", "", "the folder `DIR` holds unwanted mail")
-				fs.StringVar(&o.ham, "ham", "", "the folder `DIR` holds wanted mail")
+				fs.StringVar(&o.spam, "spam", "", "the folder or mbox file `DIR` holds unwanted mail")
+				fs.StringVar(&o.ham, "ham", "", "the folder or mbox file `DIR` holds wanted mail")
 			}, run: spamTrain},
 		{name: "spam forget", about: "let the spam filter forget all that it has learned", flags: dataFlag, run: spamForget},
 	}
@@ -62,15 +62,32 @@ func spamTrain(ctx context.Context, c *call) error {
 		return fmt.Errorf("finding the folder: %w", err)
 	}
 	o := order{Do: "spam train", Dir: dir, Spam: c.opt.spam != ""}
-	for learned := 0; ; {
+	var all TrainReport
+	for {
 		a, err := c.order(ctx, o)
 		if err != nil {
 			return err
 		}
-		if learned += a.Count; !a.More {
-			c.say("%s learned; in all %d unwanted and %d wanted.", messagesText(int64(learned)), a.Spam.Unwanted, a.Spam.Wanted)
+		all.Add(a.Train)
+		if o.From = all.Next; !all.More {
+			c.say("%s learned; in all %d unwanted and %d wanted.", messagesText(int64(all.Learned)), a.Spam.Unwanted, a.Spam.Wanted)
+			c.sayTrained(&all)
 			return nil
 		}
+	}
+}
+
+// sayTrained tells what was not learned, and why.
+func (c *call) sayTrained(r *TrainReport) {
+	if r.Known > 0 {
+		c.say("%s known from before.", messagesText(int64(r.Known)))
+	}
+	for _, s := range r.Skipped {
+		more := ""
+		if s.Count > len(s.Names) {
+			more = fmt.Sprintf(" and %d more", s.Count-len(s.Names))
+		}
+		c.say("Left out, as they %s: %s%s.", s.Why, strings.Join(s.Names, ", "), more)
 	}
 }
 

@@ -19,6 +19,9 @@ func TestSpamCommands(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			if err := os.WriteFile(filepath.Join(mail, "notes"), []byte("nothing\nat all\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
 			settings := "dnsbl = [\"zen.example.org\"]\ngreylist = true\nmilter = \"localhost:1\"\n"
 			if err := os.WriteFile(dataDir(data).settings(), []byte(settings), 0o600); err != nil {
 				t.Fatal(err)
@@ -37,9 +40,9 @@ Milter    localhost:1
 				t.Errorf("status:\n%s", got)
 			}
 			for _, step := range [][2]string{
-				{"--spam", "21 messages learned; in all 21 unwanted and 0 wanted.\n"},
-				{"--spam", "0 messages learned; in all 21 unwanted and 0 wanted.\n"},
-				{"--ham", "21 messages learned; in all 0 unwanted and 21 wanted.\n"},
+				{"--spam", "21 messages learned; in all 21 unwanted and 0 wanted.\nLeft out, as they are no mail: notes.\n"},
+				{"--spam", "0 messages learned; in all 21 unwanted and 0 wanted.\n21 messages known from before.\nLeft out, as they are no mail: notes.\n"},
+				{"--ham", "21 messages learned; in all 0 unwanted and 21 wanted.\nLeft out, as they are no mail: notes.\n"},
 			} {
 				if got := mustRun(t, data, "spam", "train", step[0], mail); got != step[1] {
 					t.Errorf("train %s: %s", step[0], got)

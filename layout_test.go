@@ -50,7 +50,7 @@ const layout = `
 	received: address message
 	verify: resolver received address naming message mailbox.cutLast
 	dns: address dkim.DNSRecord tls
-	spam: settings.milterAddress outbox.outboxName resolver received verify address naming message mailbox mailstate maildir conn.clip
+	spam: words.foreignWords settings.milterAddress outbox.outboxName resolver received verify address naming message mailbox mailstate maildir conn.clip
 	send: resolver envelope address words naming message maildir.writeJSON maildir.readJSON mailbox.cutLast conn.writeChunk conn.clip
 	relay: send resolver address naming tomlfile maildir.writeFileAtomic
 	notice:

@@ -30,7 +30,6 @@ func corpusMails(t testing.TB) (mails []corpusMail) {
 func taughtFilter(t testing.TB, mails []corpusMail) *SpamFilter {
 	t.Helper()
 	f := testSpamFilter(t, SpamConfig{})
-	var reader spamReader
 	for _, m := range mails {
 		class := classHam
 		if m.spam {
@@ -39,8 +38,8 @@ func taughtFilter(t testing.TB, mails []corpusMail) *SpamFilter {
 		if !m.odd {
 			continue
 		}
-		if _, err := f.trainFile(&reader, m.path, class); err != nil {
-			t.Fatal(err)
+		if r, err := f.Train(context.Background(), m.path, class, 0); err != nil || len(r.Skipped) > 0 {
+			t.Fatal(r, err)
 		}
 	}
 	return f

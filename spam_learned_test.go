@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
 	"fmt"
 	"log/slog"
@@ -355,50 +354,5 @@ func TestForget(t *testing.T) {
 	}
 	if again := testLearned(t, f.cfg.Dir, nil); again.total() != (classCount{}) || again.seed != seed {
 		t.Errorf("after a restart: %v", again.totals)
-	}
-}
-
-// TestTrain learns from folders, twice, and from what is no mail.
-func TestTrain(t *testing.T) {
-	f := testSpamFilter(t, SpamConfig{})
-	dir := t.TempDir()
-	for i := range 10 {
-		path := filepath.Join(dir, "cur", fmt.Sprint(i))
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(strings.Replace(friendLetter, "<1@", fmt.Sprintf("<%d@", i), 1)), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for name, text := range map[string]string{"dovecot-uidlist": friendLetter, "notes": "nothing\nat all\n"} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, want := range []int{10, 0} {
-		if n, more, err := f.Train(context.Background(), dir, classSpam); n != want || more || err != nil {
-			t.Errorf("%d learned, %v, %v", n, more, err)
-		}
-	}
-	ended, cancel := context.WithCancel(context.Background())
-	cancel()
-	learned, more := 0, true
-	for calls := 0; more; calls++ { // each call goes on where the last ended
-		var n int
-		var err error
-		if n, more, err = f.Train(ended, dir, classHam); err != nil || n > 1 || calls > 10 {
-			t.Fatalf("%d learned, %v, %v, after %d calls", n, more, err, calls)
-		}
-		learned += n
-	}
-	if learned != 10 {
-		t.Errorf("%d are learned", learned)
-	}
-	if s := f.Status(); s.Wanted != 10 || s.Unwanted != 0 {
-		t.Errorf("%+v", s)
-	}
-	if _, _, err := f.Train(context.Background(), filepath.Join(dir, "none"), classSpam); err == nil || !strings.Contains(err.Error(), "learning from") {
-		t.Errorf("got %v", err)
 	}
 }

@@ -3,13 +3,8 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"crypto/sha256"
-	"fmt"
 	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 
@@ -246,55 +241,6 @@ func (l *spamLearned) messageKey(account, name string) uint64 {
 
 // personKey gives the hash of a person.
 func (l *spamLearned) personKey(account string) uint64 { return max(l.hash("person", account), 1) }
-
-// Train learns the messages in a folder and the folders below, one a file, and says how many of them were news. When ctx ends
-// it stops and says that there is more: the next call goes on, as what is learned is not learned again.
-func (f *SpamFilter) Train(ctx context.Context, dir string, class spamClass) (learned int, more bool, err error) {
-	var reader spamReader
-	err = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if !entry.Type().IsRegular() || strings.HasPrefix(entry.Name(), "dovecot") {
-			return nil
-		}
-		// At least one is learned, or calling again would not help.
-		if more = learned > 0 && ctx.Err() != nil; more {
-			return fs.SkipAll
-		}
-		news, err := f.trainFile(&reader, path, class)
-		if news {
-			learned++
-		}
-		return err
-	})
-	f.learned.sync()
-	if err != nil {
-		return learned, false, fmt.Errorf("learning from %s: %w", dir, err)
-	}
-	return learned, more, nil
-}
-
-// trainFile learns one file. One that has no header is no message, and teaches nothing.
-func (f *SpamFilter) trainFile(reader *spamReader, path string, class spamClass) (bool, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return false, err
-	}
-	defer file.Close()
-	st, err := file.Stat()
-	if err != nil {
-		return false, err
-	}
-	m, err := reader.read(f.learned.seedOf(), file, st.Size())
-	if err != nil {
-		return false, err
-	}
-	if !hasField(m.fields, "From") && !hasField(m.fields, "Subject") {
-		return false, nil
-	}
-	return f.learned.learn(f.learned.messageKey("", messageName(m.fields)), 0, class, m.tokens.list), nil
-}
 
 // SpamStatus is what there is to tell of the filter.
 type SpamStatus struct {
