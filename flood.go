@@ -1,6 +1,9 @@
 package main
 
 import (
+	"cmp"
+	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -10,7 +13,7 @@ import (
 type FloodLimit struct {
 	perHour int
 	// exceeded is told, without locks held and at most once a day, of somebody who has reached the limit.
-	exceeded func(account string)
+	exceeded func(FloodReport)
 	now      func() time.Time
 
 	writing sync.Mutex // held while the file is written; taken before mu
@@ -25,15 +28,34 @@ const (
 	floodTellGap = 24 * time.Hour
 )
 
+// FloodSender is who sends, and from where.
+type FloodSender struct {
+	Identity
+	Remote netip.Addr // not valid: unknown
+}
+
+// FloodReport tells of somebody who has reached the limit.
+type FloodReport struct {
+	Sender  FloodSender // of the recipient that was one too many
+	PerHour int
+	Shares  []FloodShare // the largest first
+}
+
+// FloodShare is how many recipients one password has had within the hour.
+type FloodShare struct {
+	Via        string // as in Identity
+	Recipients int
+}
+
 // floodCount is what one person has sent.
 type floodCount struct {
-	slots [floodSlots]int
-	last  int64     // number of the newest slot, counted from the epoch
-	told  time.Time // when exceeded was told
+	by   map[string]*[floodSlots]int // with each password, as in Identity.Via
+	last int64                       // number of the newest slot, counted from the epoch
+	told time.Time                   // when exceeded was told
 }
 
 // NewFloodLimit makes a limit of perHour recipients.
-func NewFloodLimit(perHour int, exceeded func(account string), now func() time.Time) *FloodLimit {
+func NewFloodLimit(perHour int, exceeded func(FloodReport), now func() time.Time) *FloodLimit {
 	return &FloodLimit{perHour: perHour, exceeded: exceeded, now: now, people: map[string]*floodCount{}}
 }
 
@@ -41,50 +63,52 @@ func NewFloodLimit(perHour int, exceeded func(account string), now func() time.T
 func (l *FloodLimit) PerHour() int { return l.perHour }
 
 // Take counts one recipient, or says that it is one too many.
-func (l *FloodLimit) Take(account string) bool {
+func (l *FloodLimit) Take(from FloodSender) bool {
 	if l == nil {
 		return true
 	}
 	now := l.now()
 	l.mu.Lock()
-	c := l.people[account]
+	c := l.people[from.Account]
 	if c == nil {
-		c = new(floodCount)
-		l.people[account] = c
+		c = &floodCount{by: map[string]*[floodSlots]int{}}
+		l.people[from.Account] = c
 	}
 	sum := c.advance(now)
 	ok := sum < l.perHour
 	if ok {
-		c.slots[c.last%floodSlots]++
+		c.slots(from.Via)[c.last%floodSlots]++
 		l.changed()
 	}
 	tell := !ok && (c.told.IsZero() || now.Sub(c.told) >= floodTellGap)
 	if tell {
 		c.told = now
 	}
+	report := FloodReport{Sender: from, PerHour: l.perHour, Shares: c.shares()}
 	l.mu.Unlock()
 	if tell {
 		l.write()
-		l.exceeded(account)
+		l.exceeded(report)
 	}
 	return ok
 }
 
 // GiveBack takes back n recipients of a message that was not sent after all.
-func (l *FloodLimit) GiveBack(account string, n int) {
+func (l *FloodLimit) GiveBack(who Identity, n int) {
 	if l == nil || n == 0 {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	c := l.people[account]
-	if c == nil {
+	c := l.people[who.Account]
+	if c == nil || c.by[who.Via] == nil {
 		return
 	}
 	c.advance(l.now())
 	l.changed()
-	for i := range c.slots { // the newest first
-		slot := &c.slots[(c.last+floodSlots-int64(i))%floodSlots]
+	slots := c.slots(who.Via)
+	for i := range slots { // the newest first
+		slot := &slots[(c.last+floodSlots-int64(i))%floodSlots]
 		taken := min(n, *slot)
 		*slot -= taken
 		n -= taken
@@ -95,17 +119,51 @@ func (l *FloodLimit) GiveBack(account string, n int) {
 func (c *floodCount) advance(now time.Time) (sum int) {
 	slot := floodSlotOf(now)
 	if slot-c.last >= floodSlots {
-		c.slots = [floodSlots]int{}
+		clear(c.by)
 		c.last = slot
 	}
 	for ; c.last < slot; c.last++ {
-		c.slots[(c.last+1)%floodSlots] = 0
+		for _, slots := range c.by {
+			slots[(c.last+1)%floodSlots] = 0
+		}
 	}
-	return c.sum()
+	for via, slots := range c.by {
+		n := floodSum(slots)
+		if n == 0 {
+			delete(c.by, via)
+		}
+		sum += n
+	}
+	return sum
 }
 
-func (c *floodCount) sum() (sum int) {
-	for _, n := range c.slots {
+// slots gives the counts of one password.
+func (c *floodCount) slots(via string) *[floodSlots]int {
+	slots := c.by[via]
+	if slots == nil {
+		slots = new([floodSlots]int)
+		c.by[via] = slots
+	}
+	return slots
+}
+
+// shares gives what each password has had, the largest first.
+func (c *floodCount) shares() []FloodShare {
+	var shares []FloodShare
+	for via, slots := range c.by {
+		if n := floodSum(slots); n > 0 {
+			shares = append(shares, FloodShare{via, n})
+		}
+	}
+	slices.SortFunc(shares, func(a, b FloodShare) int {
+		return cmp.Or(cmp.Compare(b.Recipients, a.Recipients), cmp.Compare(a.Via, b.Via))
+	})
+	return shares
+}
+
+// floodSum is how many recipients there are within the hour.
+func floodSum(slots *[floodSlots]int) (sum int) {
+	for _, n := range slots {
 		sum += n
 	}
 	return sum

@@ -22,9 +22,9 @@ type floodFile struct {
 
 // floodRecord is what the file holds of one person.
 type floodRecord struct {
-	Slots [floodSlots]int `json:"slots"` // recipients, a slot being five minutes
-	Last  int64           `json:"last"`  // number of the newest slot, counted from the epoch
-	Told  time.Time       `json:"told"`  // when the owner was told
+	By   map[string][floodSlots]int `json:"by,omitempty"` // recipients with each password, a slot being five minutes
+	Last int64                      `json:"last"`         // number of the newest slot, counted from the epoch
+	Told time.Time                  `json:"told"`         // when the owner was told
 }
 
 // Remember takes over what the file at path tells, and keeps it up to date: a minute after something was sent, when somebody
@@ -39,7 +39,10 @@ func (l *FloodLimit) Remember(path string, log *slog.Logger) {
 	}
 	now := l.now()
 	for account, r := range people {
-		c := &floodCount{slots: r.Slots, last: r.Last, told: r.Told}
+		c := &floodCount{by: map[string]*[floodSlots]int{}, last: r.Last, told: r.Told}
+		for via, slots := range r.By {
+			c.by[via] = &slots
+		}
 		c.notAfter(now)
 		l.people[account] = c
 	}
@@ -48,9 +51,12 @@ func (l *FloodLimit) Remember(path string, log *slog.Logger) {
 // notAfter makes a count that a wrong clock has put into the future one of this moment, so that it ends within the hour.
 func (c *floodCount) notAfter(now time.Time) {
 	if slot := floodSlotOf(now); c.last > slot {
-		sum := c.sum()
-		c.slots, c.last = [floodSlots]int{}, slot
-		c.slots[slot%floodSlots] = sum
+		c.last = slot
+		for _, slots := range c.by {
+			sum := floodSum(slots)
+			*slots = [floodSlots]int{}
+			slots[slot%floodSlots] = sum
+		}
 	}
 	if c.told.After(now) {
 		c.told = now
@@ -81,7 +87,11 @@ func (l *FloodLimit) write() {
 	people := map[string]floodRecord{}
 	for account, c := range l.people {
 		if c.advance(now) > 0 || now.Sub(c.told) < floodTellGap {
-			people[account] = floodRecord{c.slots, c.last, c.told}
+			record := floodRecord{Last: c.last, Told: c.told, By: map[string][floodSlots]int{}}
+			for via, slots := range c.by {
+				record.By[via] = *slots
+			}
+			people[account] = record
 		} else {
 			delete(l.people, account)
 		}

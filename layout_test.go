@@ -55,13 +55,13 @@ const layout = `
 	relay: send resolver address naming tomlfile maildir.writeFileAtomic
 	notice:
 	queue: send envelope words mailbox maildir conn.clip message notice
-	flood: maildir.writeJSON maildir.readJSON
+	flood: words accounts.Identity maildir.writeJSON maildir.readJSON
 	outbox: accounts address mailbox mailstate message notice queue send
 	rules (away): accounts address naming.normalDomain maildir mailbox message envelope queue send.isPrintable conn.clip notice.mailDate flood foldername
 	outbound: rules outbox accounts address mailbox mailstate message send queue envelope flood notice foldername
 
 	pop3: accounts conn sasl mailbox mailstate protocols.Protocols
-	smtp: accounts address naming envelope queue notice.mailDate conn sasl mailbox mailstate message received verify protocols.Protocols
+	smtp: accounts address naming envelope flood.FloodSender queue notice.mailDate conn sasl mailbox mailstate message received verify protocols.Protocols
 	movein (collect): accounts address words naming tomlfile maildir foldername mailbox mailstate received.Verdict message notice send resolver.asciiName conn.clip conn.earlier conn.copySize smtp.headerCopier smtp.applyVerdict smtp.messageReader smtp.errTooLarge protocols.DefaultMaxSize
 
 	textindex:

@@ -279,25 +279,12 @@ the senders can be told. Damaged files often mean that the disk or SD card fails
 }
 
 // tellOfFlood writes to the owner that somebody has reached the hourly limit.
-func (o *Outbound) tellOfFlood(account string) {
-	text := fmt.Sprintf(`%[1]s has written to %[2]d addresses elsewhere within an hour. That is the most
-that is allowed; further mail to other servers is refused until the hour is over.
-
-If that was meant, nothing need be done. Somebody who writes to very many people can
-have a higher limit: sends_per_hour in settings.toml.
-
-If it was not meant, somebody else has the password. Give %[1]s a new one:
-
-  appliance user passwd %[1]s
-
-and look at what still waits to be sent:
-
-  appliance queue list
-`, account, o.Flood.PerHour())
-	if err := o.TellOwner(account+" has sent very much mail", text); err != nil {
+func (o *Outbound) tellOfFlood(r FloodReport) {
+	account := r.Sender.Account
+	if err := o.TellOwner(account+" has sent very much mail", r.words()); err != nil {
 		o.cfg.Log.Error("the owner could not be told that somebody sends very much mail", "account", account, "error", err)
 	}
-	o.cfg.Log.Warn("rejected", "account", account, "reason", "the hourly limit of recipients elsewhere is reached")
+	o.cfg.Log.Warn("rejected", "account", account, "via", r.Sender.Via, "remote", r.Sender.Remote, "reason", "the hourly limit of recipients elsewhere is reached")
 }
 
 // inBackground runs f until the function that it gives is called, which waits for its end.

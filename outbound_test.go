@@ -411,7 +411,8 @@ func TestOutboundFlood(t *testing.T) {
 	c.send("MAIL FROM:<ann@test.lan>\r\nRCPT TO:<h@friends.test>\r\n")
 	c.expect("250 ", "451 4.7.1 ")
 	got := w.inboxOf(t, "ann@test.lan") // she is the owner
-	if len(got) != 1 || !strings.Contains(got[0], "Subject: ann@test.lan has sent very much mail") {
+	if len(got) != 1 || !strings.Contains(got[0], "Subject: ann@test.lan has sent very much mail") || !strings.Contains(got[0], "  5 with the main password\r\n") ||
+		!strings.Contains(got[0], "from the address 127.0.0.1.") {
 		t.Errorf("the owner has: %q", got)
 	}
 }
@@ -419,11 +420,11 @@ func TestOutboundFlood(t *testing.T) {
 func TestFloodLimit(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	var told []string
-	l := NewFloodLimit(3, func(account string) { told = append(told, account) }, func() time.Time { return now })
+	l := NewFloodLimit(3, func(r FloodReport) { told = append(told, r.Sender.Account) }, func() time.Time { return now })
 	take := func(account string, want int) {
 		t.Helper()
 		n := 0
-		for l.Take(account) {
+		for l.Take(floodBy(account)) {
 			n++
 		}
 		if n != want {
@@ -434,7 +435,7 @@ func TestFloodLimit(t *testing.T) {
 	take("bob", 3)
 	now = now.Add(50 * time.Minute)
 	take("ann", 0)
-	l.GiveBack("ann", 2)
+	l.GiveBack(Identity{Account: "ann"}, 2)
 	take("ann", 2)
 	now = now.Add(15 * time.Minute) // the one of the beginning is over an hour old
 	take("ann", 1)
@@ -446,8 +447,8 @@ func TestFloodLimit(t *testing.T) {
 		t.Errorf("told: %v", told)
 	}
 	var none *FloodLimit
-	none.GiveBack("ann", 1)
-	if !none.Take("ann") {
+	none.GiveBack(Identity{Account: "ann"}, 1)
+	if !none.Take(floodBy("ann")) {
 		t.Error("no limit stops somebody")
 	}
 }

@@ -48,6 +48,7 @@ type smtpSession struct {
 	submission bool
 
 	account  string // who has logged in, "" for nobody
+	via      string // with which password, as in Identity
 	failures int    // logins that failed
 	since    time.Time
 	away     bool // a stranger who has to go
@@ -112,7 +113,7 @@ func (s *smtpSession) expired() bool {
 func (s *smtpSession) Reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.p.Flood.GiveBack(s.account, s.mail.outside)
+	s.p.Flood.GiveBack(Identity{s.account, s.via}, s.mail.outside)
 	s.mail = smtpMail{}
 	s.begun = make(chan struct{})
 }
@@ -121,7 +122,7 @@ func (s *smtpSession) Reset() {
 func (s *smtpSession) Logout() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.p.Flood.GiveBack(s.account, s.mail.outside)
+	s.p.Flood.GiveBack(Identity{s.account, s.via}, s.mail.outside)
 	s.mail.outside = 0
 	return nil
 }

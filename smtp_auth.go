@@ -53,7 +53,7 @@ func (a *smtpAuth) Next(response []byte) (challenge []byte, done bool, err error
 		return nil, false, a.s.authReply(err)
 	}
 	if done {
-		a.s.account = a.x.id.Account
+		a.s.account, a.s.via = a.x.id.Account, a.x.id.Via
 		a.s.c.SetIdle(smtpIdle)
 	}
 	return challenge, done, nil

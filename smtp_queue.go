@@ -53,7 +53,7 @@ func (s *smtpSession) outside(addr Address, opts *smtp.RcptOptions) error {
 		return s.notLocal(addr)
 	}
 	if !s.mail.has(addr) {
-		if !s.p.Flood.Take(s.account) {
+		if !s.p.Flood.Take(FloodSender{Identity{s.account, s.via}, s.c.Remote}) {
 			return s.refuse(451, smtp.EnhancedCode{4, 7, 1}, "%s has written to %d addresses elsewhere within an hour, which is the most that is allowed; try again later",
 				s.account, s.p.Flood.PerHour())
 		}
