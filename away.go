@@ -121,7 +121,7 @@ func (r *Rules) answer(job awayJob) {
 		return
 	}
 	written, ok := r.writtenTo(job.account, job.header)
-	if !ok || !r.answers.Take(job.account) {
+	if !ok || !r.answers.Take(FloodSender{Identity: Identity{Account: job.account}}) {
 		return
 	}
 	first, err := r.cfg.Answered.take(job.account, job.sender.Key(), r.cfg.Now())
@@ -129,7 +129,7 @@ func (r *Rules) answer(job awayJob) {
 		err = r.send(queueAddress(job.sender), r.awayMessage(note, &job, written))
 	}
 	if !first {
-		r.answers.GiveBack(job.account, 1)
+		r.answers.GiveBack(Identity{Account: job.account}, 1)
 	}
 	switch {
 	case errors.Is(err, errAwayFull):

@@ -48,8 +48,8 @@ func NewRules(cfg RulesConfig) *Rules {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	r := &Rules{cfg: cfg, jobs: make(chan awayJob, awayWaiting)}
-	r.answers = NewFloodLimit(awayPerHour, func(account string) {
-		cfg.Log.Warn("no more out-of-office notes are sent within this hour", "account", account, "limit", awayPerHour)
+	r.answers = NewFloodLimit(awayPerHour, func(r FloodReport) {
+		cfg.Log.Warn("no more out-of-office notes are sent within this hour", "account", r.Sender.Account, "limit", awayPerHour)
 	}, cfg.Now)
 	return r
 }
