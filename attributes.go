@@ -47,9 +47,14 @@ func parseAttributes(text []byte) (a attributes, bad int) {
 			bad++
 			continue
 		}
-		a[unescapeTabs.Replace(string(key))] = unescapeTabs.Replace(string(value))
+		a[attributeText(key)] = attributeText(value)
 	}
 	return a, bad
+}
+
+// attributeText reads a line. A CR at its end is of a program that gave the file other line ends: one of the value is escaped.
+func attributeText(line []byte) string {
+	return unescapeTabs.Replace(string(bytes.TrimSuffix(line, []byte{'\r'})))
 }
 
 // format writes the file, sorted by key.

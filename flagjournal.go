@@ -154,7 +154,7 @@ func loadFlagJournal(folder string) (entries []flagEntry, bad int, there bool, e
 	}
 	for line := range bytes.Lines(data) {
 		text, whole := strings.CutSuffix(string(line), "\n")
-		if e, ok := parseFlagEntry(text); ok && whole {
+		if e, ok := parseFlagEntry(strings.TrimSuffix(text, "\r")); ok && whole {
 			entries = append(entries, e)
 		} else {
 			bad++

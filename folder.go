@@ -72,6 +72,8 @@ type Folder struct {
 	expunged []expungeRecord
 	saving   []expungeRecord // taken by a batch that is not written yet
 	unlisted bool            // the UID list lacks some of the messages
+	filling  bool            // messages of the UID list are being taken in: it is not to be written from what is in memory
+	owed     bool            // a reservation waits for the end of that
 	indexGen int
 
 	settling bool       // there is a flag journal, or is about to be
@@ -441,6 +443,10 @@ func (f *Folder) reserve(next uint32, modseq uint64) error {
 		}
 	}
 	err := f.list.reserve(next, modseq)
+	if errors.Is(err, errNeedsRewrite) && f.filling {
+		f.owed = true
+		return nil
+	}
 	if errors.Is(err, errNeedsRewrite) || errors.Is(err, fs.ErrNotExist) {
 		return f.rewriteList()
 	}
@@ -465,7 +471,7 @@ func (f *Folder) rewriteList() error {
 	if err != nil {
 		return fmt.Errorf("writing the UID list: %w", err)
 	}
-	f.unlisted = false
+	f.unlisted, f.owed = false, false
 	return nil
 }
 

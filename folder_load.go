@@ -139,10 +139,13 @@ func (f *Folder) loadListed(meta folderMeta, msgs []Msg, known bool) error {
 		f.nextUID = max(f.nextUID, imap.UID(f.list.head.next))
 	}
 	f.startAbove(meta)
-	if err := f.scan(true, true, entryMap(entries)); err != nil {
+	f.filling = !fresh
+	err = f.scan(true, true, entryMap(entries))
+	f.filling = false
+	if err != nil {
 		return err
 	}
-	if fresh { // its UIDs must not be shown before they are safe
+	if fresh || f.owed { // its UIDs must not be shown before they are safe
 		return f.rewriteList()
 	}
 	if damage.lines > 0 || f.unlisted {

@@ -274,7 +274,7 @@ func (u *uidlist) loadHeader() bool {
 		return false
 	}
 	u.head, u.known, u.stamp = h, true, stampOf(st)
-	u.width = line+"\n" == string(h.format())
+	u.width = startsWith(f, h.format())
 	return true
 }
 
@@ -303,11 +303,15 @@ func (u *uidlist) load() ([]uidEntry, uidlistDamage, error) {
 		return entries, damage, nil
 	}
 	u.head, u.known = h, true
-	first := h.format()
-	buf := make([]byte, len(first))
-	_, err = f.ReadAt(buf, 0)
-	u.width = err == nil && bytes.Equal(buf, first)
+	u.width = startsWith(f, h.format())
 	return entries, damage, nil
+}
+
+// startsWith says whether a file begins with these bytes; one with other line ends does not.
+func startsWith(f *os.File, first []byte) bool {
+	buf := make([]byte, len(first))
+	_, err := f.ReadAt(buf, 0)
+	return err == nil && bytes.Equal(buf, first)
 }
 
 // changed says whether another program has written the file since.
