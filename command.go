@@ -22,6 +22,7 @@ const (
 type options struct {
 	data          string
 	json          bool
+	system        string // of check
 	passwordStdin bool
 	name          string
 	messages      string

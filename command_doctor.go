@@ -5,16 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
 func doctorCommands() []command {
-	return []command{{
+	return append([]command{{
 		name: "doctor", about: "check whether mail comes in and goes out, and say what helps",
 		more: "It asks outside, for half a minute at most. The exit status is 1 if something is wrong.\n" +
 			"While the appliance runs, the same is done once a day.",
 		flags: listFlags, run: runDoctor,
-	}}
+	}}, checkCommands()...)
 }
 
 // runDoctor makes the checks here. The appliance that runs tells what it is like, and learns what was found.
@@ -67,16 +68,23 @@ func (c *call) sayFindings(d *Diagnosis) {
 
 // wrong says in one line what is bad, "" where nothing is.
 func (d *Diagnosis) wrong() string {
-	var names []string
-	for i := range d.Findings {
-		if f := &d.Findings[i]; f.State == StateBad {
-			names = append(names, strings.TrimSpace(f.Name+" "+f.Subject))
-		}
-	}
+	names := d.names(StateBad)
 	if len(names) == 0 {
 		return ""
 	}
 	return "not as it should be: " + strings.Join(names, ", ")
+}
+
+// names gives the checks that came out as one of these states, each once.
+func (d *Diagnosis) names(states ...FindingState) []string {
+	var names []string
+	for i := range d.Findings {
+		f := &d.Findings[i]
+		if name := strings.TrimSpace(f.Name + " " + f.Subject); slices.Contains(states, f.State) && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // doctor makes one that starts from these facts.

@@ -39,6 +39,17 @@ func (d dataDir) log() string      { return d.in("log") }
 func (d dataDir) collectState() string { return d.in("collect") }
 func (d dataDir) spam() string         { return d.in("spam") }
 
+// isSecret says whether only the owner of the folder may read a file in it: passwords, hashes of them, keys.
+func (d dataDir) isSecret(path string) bool {
+	switch path {
+	case d.accounts(), d.secret(), d.relays(), d.collect(), d.control():
+		return true
+	case filepath.Join(d.tls(), "ca.pem"): // it is for everybody
+		return false
+	}
+	return strings.HasPrefix(path, d.tls()+string(filepath.Separator)) || strings.HasPrefix(path, d.dkim()+string(filepath.Separator))
+}
+
 // chooseDataDir gives the data folder as an absolute path: the one asked for,
 // else APPLIANCE_DATA, else the system's place for it.
 func chooseDataDir(asked string, getenv func(string) string) (dataDir, error) {
@@ -95,6 +106,25 @@ func (d dataDir) make() error {
 	return closeToOthers(string(d))
 }
 
+// mustBeThere gives a sentence where there is no data folder.
+func (d dataDir) mustBeThere() error {
+	st, err := os.Stat(string(d))
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("there is no data folder %s", d)
+	case err != nil:
+		return fmt.Errorf("looking at the data folder: %w", err)
+	case !st.IsDir():
+		return fmt.Errorf("%s is a file, not a data folder", d)
+	}
+	for _, path := range []string{d.accounts(), d.mail()} {
+		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s is no data folder: neither accounts.toml nor mail is in it", d)
+}
+
 // How long to wait for a command that works on the files right now.
 const lockPatience = time.Second
 
@@ -119,6 +149,16 @@ func (d dataDir) tryLock() (*dataLock, error) {
 		_, _ = fmt.Fprintf(f, "%d\n", os.Getpid()) // for people and for owner; nothing depends on it
 	}
 	return &dataLock{f}, nil
+}
+
+// inUse says whether a process owns the data folder. It changes nothing.
+func (d dataDir) inUse() bool {
+	f, err := os.Open(d.lock())
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return errors.Is(lockFile(f), errInUse)
 }
 
 // lockForRun is tryLock for an appliance: it waits a moment, and says who has
