@@ -54,6 +54,8 @@ type Accounts struct {
 
 	keysUnderWay map[string]bool // accounts whose SCRAM keys a login is making
 	noKeysUntil  time.Time       // logins make none before
+
+	factorsUsed map[string]uint64 // by account, the period of the last code of a second factor
 }
 
 // Identity is who has logged in.

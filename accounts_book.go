@@ -15,7 +15,9 @@ type User struct {
 	Disabled bool      `toml:"disabled,omitempty" json:"disabled,omitempty"` // may not log in; mail still comes
 	Created  time.Time `toml:"created,omitempty" json:"created,omitzero"`
 
-	Language string `toml:"language,omitempty" json:"language,omitempty"` // of the page, "de"; "": what the browser asks for
+	TOTP     string   `toml:"totp,omitempty" json:"-"`                      // secret of the second factor on the page; "": none
+	Recovery []string `toml:"recovery,omitempty" json:"-"`                  // hashes of the codes in its place
+	Language string   `toml:"language,omitempty" json:"language,omitempty"` // of the page, "de"; "": what the browser asks for
 
 	Quota         string `toml:"quota,omitempty" json:"quota,omitempty"`                   // "500M"; "": none
 	QuotaMessages int64  `toml:"quota_messages,omitempty" json:"quota_messages,omitempty"` // 0: none
@@ -82,6 +84,7 @@ func (b *accountBook) clone() *accountBook {
 	c := &accountBook{Users: slices.Clone(b.Users), Aliases: slices.Clone(b.Aliases), text: b.text}
 	for i := range c.Users {
 		c.Users[i].Apps = slices.Clone(c.Users[i].Apps)
+		c.Users[i].Recovery = slices.Clone(c.Users[i].Recovery)
 		c.Users[i].SendAs = slices.Clone(c.Users[i].SendAs)
 		if note := c.Users[i].Away; note != nil {
 			own := *note

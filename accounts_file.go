@@ -71,6 +71,9 @@ func (u *User) check(i int, taken map[string]bool) *accountsMistake {
 		return &accountsMistake{place, err}
 	}
 	u.Address, taken[address] = address, true
+	if key, err := u.checkFactor(); err != nil {
+		return &accountsMistake{tomlPlace{table: "user", n: i, key: key}, err}
+	}
 	if err := checkPersonName(u.Name); err != nil {
 		return &accountsMistake{tomlPlace{table: "user", n: i, key: "name"}, err}
 	}
@@ -221,6 +224,9 @@ func (b *accountBook) comparable() [2]any {
 		for j := range u.Apps {
 			u.Apps[j].Created = u.Apps[j].Created.UTC().Round(0)
 		}
+		if len(u.Recovery) == 0 {
+			u.Recovery = nil
+		}
 		if len(u.Apps) == 0 {
 			u.Apps = nil
 		}
@@ -305,6 +311,12 @@ func (u *User) text() string {
 	}
 	if u.Disabled {
 		writeField(&out, "", "disabled", true)
+	}
+	if u.TOTP != "" {
+		writeField(&out, "", "totp", u.TOTP)
+	}
+	if len(u.Recovery) > 0 {
+		writeField(&out, "", "recovery", u.Recovery)
 	}
 	if u.Language != "" {
 		writeField(&out, "", "language", u.Language)

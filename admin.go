@@ -126,6 +126,8 @@ func (ad *admin) perform(o order) (answer, error) {
 		return answer{Address: o.Address}, ad.accounts.SetName(o.Address, o.Name)
 	case "user disable", "user enable":
 		return ad.disableUser(o, o.Do == "user disable")
+	case "user two-factor remove":
+		return answer{Address: o.Address}, ad.accounts.RemoveFactor(o.Address)
 	case "user reset-link":
 		return ad.resetLink(o)
 	case "user logins":

@@ -46,6 +46,15 @@ func userEnable(ctx context.Context, c *call) error {
 	return nil
 }
 
+func userFactorRemove(ctx context.Context, c *call) error {
+	a, err := c.order(ctx, order{Do: "user two-factor remove", Address: c.args[0]})
+	if err != nil {
+		return err
+	}
+	c.say("%s logs in with the password alone now.", a.Address)
+	return nil
+}
+
 func userResetLink(ctx context.Context, c *call) error {
 	a, err := c.order(ctx, order{Do: "user reset-link", Address: c.args[0]})
 	if err != nil {

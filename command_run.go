@@ -337,7 +337,7 @@ func (c *call) serve(ctx context.Context, h *house, g *gates) error {
 			open: func() (*Certificates, error) { return certs, nil }, names: h.names, settings: h.data.settings()}, log: h.log,
 		status: func() *ServerStatus { return h.status(all, out.Queue, certs) }, firstAccount: news.firstAccount, endSessions: p.EndSessions, codes: h.codes, answered: h.answered,
 		page: func() string { return h.pageURL(g.web) }}
-	if g.web.Handler, err = h.newPage(g.web, ad, p.Throttle, ports); err != nil {
+	if g.web.Handler, err = h.newPage(g.web, ad, p, ports); err != nil {
 		return err
 	}
 	defer inBackground(g.web.Serve)()

@@ -33,6 +33,8 @@ func userCommands() []command {
 		{name: "user name", args: "ADDRESS NAME", min: 2, max: 2, about: "set the name of a person", flags: dataFlag, run: userName},
 		{name: "user disable", args: "ADDRESS", min: 1, max: 1, about: "let somebody log in no more; mail still comes", flags: dataFlag, run: userDisable},
 		{name: "user enable", args: "ADDRESS", min: 1, max: 1, about: "let somebody log in again", flags: dataFlag, run: userEnable},
+		{name: "user two-factor remove", args: "ADDRESS", min: 1, max: 1, about: "ask somebody for no second factor on the page any more",
+			more: "For who has lost the phone, and the codes for that, too.", flags: dataFlag, run: userFactorRemove},
 		{name: "user reset-link", args: "ADDRESS", min: 1, max: 1, about: "make a link by which somebody chooses a new password",
 			more: "It works once, within a day, while the appliance runs. Whoever has it can take over the account.", flags: dataFlag, run: userResetLink},
 		{name: "user logins", args: "ADDRESS", min: 1, max: 1, about: "show when somebody has logged in last", flags: listFlags, run: userLogins},

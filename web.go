@@ -51,7 +51,10 @@ type WebConfig struct {
 	Ports    []Port                      // that are open
 	Secure   func() int                  // the port for HTTPS, 0: none
 	Log      *slog.Logger
-	Now      func() time.Time // nil: time.Now
+	// Sessions of mail programs: those of an account, and ending them as Protocols.EndSessions does.
+	MailSessions func(account string) []MailSession
+	EndMail      func(account, via string, any bool)
+	Now          func() time.Time // nil: time.Now
 }
 
 // Web is the handler of the page. Safe for concurrent use.
@@ -92,7 +95,7 @@ type webRoute struct {
 // webRoutes is the table of all routes.
 func webRoutes() []webRoute {
 	return slices.Concat(homeRoutes(), loginRoutes(), firstRoutes(), peopleRoutes(), addressRoutes(), resetRoutes(),
-		awayRoutes(),
+		accountRoutes(), factorRoutes(), awayRoutes(),
 		connectRoutes(), autoconfigRoutes(), autodiscoverRoutes())
 }
 
@@ -100,7 +103,7 @@ func webRoutes() []webRoute {
 func webOrders() []string {
 	return []string{
 		"user add", "user remove", "user rename", "user name", "user passwd", "user disable", "user enable", "user quota", "user reset-link",
-		"user app-password add", "user app-password remove", "alias add", "alias remove",
+		"user app-password add", "user app-password remove", "user two-factor remove", "alias add", "alias remove",
 		"user away set", "user away off",
 	}
 }
@@ -210,8 +213,7 @@ func (w *Web) serve(route *webRoute, rw http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = route.do(q)
 	}
-	var mistake *webMistake
-	if errors.As(err, &mistake) && route.again != nil {
+	if mistake := mistakeOf(err); mistake != nil && route.again != nil {
 		q.mistake, q.status = mistake, http.StatusUnprocessableEntity
 		err = route.again(q)
 	}

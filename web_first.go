@@ -21,7 +21,7 @@ func firstRoutes() []webRoute {
 }
 
 // errWebCode says that a code does not work.
-var errWebCode = &webRefusal{http.StatusForbidden, "code"}
+var errWebCode = &webRefusal{http.StatusForbidden, "used"}
 
 // firstVisit gives where somebody who is not logged in goes for the first visit; "" where it is not one.
 func (q *webRequest) firstVisit() string {

@@ -59,10 +59,20 @@ func (q *webRequest) login() error {
 	if err != nil {
 		return q.wrong("login.bad")
 	}
-	q.begin(&u, false)
-	q.Accounts.LoggedIn(id, "web")
-	q.Log.Info("login", "protocol", "web", "account", u.Address, "by", "password", "tls", true, "remote", q.remote.String())
-	http.Redirect(q.rw, q.r, localPath(q.field("next")), http.StatusSeeOther)
+	if u.TOTP != "" {
+		q.begin(&u, true)
+		http.Redirect(q.rw, q.r, "/login/code", http.StatusSeeOther)
+		return nil
+	}
+	return q.finishLogin(&u, "password", localPath(q.field("next")))
+}
+
+// finishLogin logs somebody in whose password, and second factor if there is one, was right.
+func (q *webRequest) finishLogin(u *User, by, next string) error {
+	q.begin(u, false)
+	q.Accounts.LoggedIn(Identity{Account: u.Address}, "web")
+	q.Log.Info("login", "protocol", "web", "account", u.Address, "by", by, "tls", true, "remote", q.remote.String())
+	http.Redirect(q.rw, q.r, next, http.StatusSeeOther)
 	return nil
 }
 

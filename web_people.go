@@ -34,6 +34,7 @@ func peopleRoutes() []webRoute {
 type webPerson struct {
 	Address, Name   string
 	Owner, Disabled bool
+	Factor          bool  // the page asks for a second one
 	Used, Limit     int64 // bytes; Limit 0: none
 	Messages        int64
 	Quota           string // as it is typed
@@ -59,7 +60,7 @@ type webApp struct {
 
 // person gathers what is shown of somebody.
 func (q *webRequest) person(u *User) (webPerson, error) {
-	p := webPerson{Address: u.Address, Name: u.Name, Owner: u.Address == q.Accounts.Owner(), Disabled: u.Disabled, Quota: u.Quota, Path: personPath(u.Address)}
+	p := webPerson{Address: u.Address, Name: u.Name, Owner: u.Address == q.Accounts.Owner(), Disabled: u.Disabled, Factor: u.TOTP != "", Quota: u.Quota, Path: personPath(u.Address)}
 	last := q.Accounts.LastLogins(u.Address)
 	for protocol, at := range last.Protocols {
 		p.Logins = append(p.Logins, webLoginTime{protocol, at})

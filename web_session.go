@@ -36,9 +36,12 @@ type webSession struct {
 	created time.Time
 	remote  netip.Addr
 	agent   string // what the browser calls itself
+	next    string // of half a session: where to go then
 
 	seen   time.Time
 	notice *webNotice // to be told on the next page
+	secret string     // of a second factor that does not count yet
+	link   string     // with it, for a phone
 }
 
 // webNotice is what the next page says about a change that was made.
@@ -174,6 +177,25 @@ func (all *webSessions) told(s *webSession) *webNotice {
 	return n
 }
 
+// factor gives the secret that a session has made for a phone, and its link; a new one the first time.
+func (all *webSessions) factor(s *webSession, fresh func() (secret, link string, err error)) (secret, link string, err error) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	if s.secret == "" {
+		if s.secret, s.link, err = fresh(); err != nil {
+			return "", "", err
+		}
+	}
+	return s.secret, s.link, nil
+}
+
+// forgetFactor ends that: it counts now.
+func (all *webSessions) forgetFactor(s *webSession) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	s.secret, s.link = "", ""
+}
+
 // passwordProof tells whether a person's main password is still the one of a login: it is of the hash alone, for the SCRAM keys
 // behind it may come later.
 func passwordProof(u *User) [sha256.Size]byte {
@@ -209,7 +231,7 @@ func (q *webRequest) cookieSession() *webSession {
 // fixation). half waits for the second factor.
 func (q *webRequest) begin(u *User, half bool) {
 	q.leave()
-	s := &webSession{account: u.Address, half: half, proof: passwordProof(u), remote: q.remote, agent: clip(q.r.UserAgent(), 200)}
+	s := &webSession{account: u.Address, half: half, next: localPath(q.r.PostForm.Get("next")), proof: passwordProof(u), remote: q.remote, agent: clip(q.r.UserAgent(), 200)}
 	setWebCookie(q.rw, webSessionCookie, q.sessions.add(s))
 	if !half {
 		q.session, q.user = s, *u

@@ -156,6 +156,7 @@ func webNav() []webLink {
 		{"/", "nav.home", forPerson},
 		{"/people", "nav.people", forOwner},
 		{"/connect", "nav.connect", forPerson},
+		{"/account", "nav.account", forPerson},
 	}
 }
 
