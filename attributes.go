@@ -108,7 +108,7 @@ func saveAttributes(dir string, a attributes) error {
 	var err error
 	if len(a) > 0 {
 		err = writeFileAtomic(path, a.format())
-	} else if err = os.Remove(path); err == nil {
+	} else if err = removeFile(path); err == nil {
 		err = syncDir(dir)
 	} else if errors.Is(err, fs.ErrNotExist) {
 		err = nil

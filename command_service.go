@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -43,7 +44,9 @@ func (c *call) installation() (*Installation, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.adopt(in.State().Options)
+	if state := in.State(); state.Installed {
+		c.adopt(state.Options)
+	}
 	in.Plan.Data = string(c.data)
 	in.Plan.Args = append([]string{"run", "--service", "--data", string(c.data)}, c.opt.run.portWords()...)
 	in.Plan.Options = c.opt.run.portWords()
@@ -63,8 +66,10 @@ func (c *call) adopt(before []string) {
 	if fs.Parse(before) != nil {
 		return // somebody has changed the line; what is not understood is not taken
 	}
-	if c.opt.data == "" && os.Getenv("APPLIANCE_DATA") == "" && old.data != "" {
-		c.data = dataDir(old.data)
+	system := systemDataDir(os.Getenv)
+	_, none := os.Stat(string(c.data)) // of whoever runs one beside the service
+	if c.opt.data == "" && os.Getenv("APPLIANCE_DATA") == "" && (c.data == system || none != nil) {
+		c.data = cmp.Or(dataDir(old.data), system)
 	}
 	o := &c.opt.run
 	if o.listen == "" {

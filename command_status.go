@@ -60,6 +60,8 @@ func showStatus(ctx context.Context, c *call) error {
 // notRunning says that none runs, and what to do.
 func (c *call) notRunning(report *statusReport, err error) error {
 	switch {
+	case os.IsPermission(err):
+		return fmt.Errorf("the data folder %s is closed to you: `%s`", c.data, elevated("appliance status"))
 	case err != nil && !errors.Is(err, os.ErrNotExist):
 		return err
 	case report.Service == nil:

@@ -112,7 +112,7 @@ type delivered struct {
 
 func undoDeliveries(done []delivered) {
 	for _, one := range done {
-		os.Remove(one.path)
+		removeFile(one.path)
 		if f := one.folder.loaded(one.dir); f != nil {
 			f.poke()
 			f.Release()

@@ -165,7 +165,7 @@ func loadFlagJournal(folder string) (entries []flagEntry, bad int, there bool, e
 
 // removeFlagJournal removes the file of a folder, for good when it returns.
 func removeFlagJournal(folder string) error {
-	if err := os.Remove(filepath.Join(folder, flagJournalName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := removeFile(filepath.Join(folder, flagJournalName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return syncDir(folder)

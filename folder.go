@@ -395,7 +395,7 @@ func (m *Msg) lookUp(folder string) {
 	if m.stored == st.Size() && m.Size >= 0 {
 		return
 	}
-	file, err := os.Open(path)
+	file, err := openShared(path)
 	if err != nil {
 		return
 	}

@@ -283,7 +283,7 @@ func (s *Store) changeGrantsIn(account string, who Grantee, edit func(*AccessLis
 // accessChanged is called when folders come, go or get another access list. Dovecot makes its cache anew where it is missing.
 func (d *Maildrop) accessChanged() {
 	d.store.access.forget(d.dir)
-	if err := os.Remove(filepath.Join(d.dir, aclListName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := removeFile(filepath.Join(d.dir, aclListName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		d.log.Warn("Dovecot's list of access lists is left as it was", "error", err)
 	}
 }
@@ -464,7 +464,7 @@ func (d *Maildrop) editACL(dir string, edit func(*AccessList) error) error {
 	file := filepath.Join(path, aclName)
 	if len(list.lines) > 0 {
 		err = writeFileAtomic(file, list.format())
-	} else if err = os.Remove(file); err == nil {
+	} else if err = removeFile(file); err == nil {
 		err = syncDir(path)
 	} else if errors.Is(err, fs.ErrNotExist) {
 		err = nil

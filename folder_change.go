@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -200,7 +199,7 @@ func (f *Folder) appendSafe(msgs []AppendMessage) ([]imap.UID, error) {
 	}
 	if err != nil {
 		for _, p := range placed {
-			os.Remove(p)
+			removeFile(p)
 		}
 		f.poke()
 		return nil, diskError(fmt.Errorf("appending: %w", err))
@@ -254,7 +253,7 @@ func (f *Folder) adoptDelivery(in *Incoming, base string, last bool) error {
 	}
 	_, err := f.adopt([]Msg{m})
 	if err != nil {
-		os.Remove(path)
+		removeFile(path)
 		return err
 	}
 	f.stamp()
@@ -285,7 +284,7 @@ func (f *Folder) adoptFlagged(in *Incoming, flags []imap.Flag, last bool) (strin
 		return "", err
 	}
 	if _, err = f.adopt([]Msg{m}); err != nil {
-		os.Remove(path)
+		removeFile(path)
 		return "", err
 	}
 	f.stamp()

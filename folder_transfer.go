@@ -320,12 +320,12 @@ func (t *transfer) rename(source, m *Msg) error {
 
 // putStaged gives a copy its name, and a MOVE then removes the file that it was made from.
 func (t *transfer) putStaged(staged, path, name string) error {
-	err := os.Rename(staged, name)
+	err := renameFile(staged, name)
 	if err != nil || !t.move {
 		return err
 	}
-	if err = os.Remove(path); err != nil { // or it would be in both
-		return errors.Join(err, os.Rename(name, staged))
+	if err = removeFile(path); err != nil { // or it would be in both
+		return errors.Join(err, renameFile(name, staged))
 	}
 	return nil
 }
@@ -336,7 +336,7 @@ func (t *transfer) undo() {
 		p := &t.placed[i]
 		name := p.msg.pathIn(t.to.path)
 		if !t.move {
-			os.Remove(name)
+			removeFile(name)
 		} else if err := moveFile(name, p.path, filepath.Join(t.from.path, "tmp", p.source.base)); err != nil {
 			t.from.drop.log.Warn("message not moved back", "folder", t.from.dir, "error", err)
 		}
@@ -369,7 +369,7 @@ func (t *transfer) stage(uids []imap.UID) error {
 // unstage removes the copies that were not needed.
 func (t *transfer) unstage() {
 	for _, name := range t.staged {
-		os.Remove(filepath.Join(t.to.location(), "tmp", name))
+		removeFile(filepath.Join(t.to.location(), "tmp", name))
 	}
 }
 

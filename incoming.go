@@ -142,7 +142,7 @@ func (in *Incoming) Discard() {
 		in.file = nil
 	}
 	if !in.moved {
-		os.Remove(in.path)
+		removeFile(in.path)
 		in.moved = true
 	}
 }
@@ -181,7 +181,7 @@ func (in *Incoming) finish(date time.Time) error {
 func (in *Incoming) place(path string, last bool) error {
 	if last {
 		// A message has been in one file system until here; another folder may be on another.
-		if err := os.Rename(in.path, path); err == nil {
+		if err := renameFile(in.path, path); err == nil {
 			in.moved = true
 			return nil
 		}

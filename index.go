@@ -162,7 +162,7 @@ func makeNames(db *bbolt.DB) error {
 
 func (ix *index) setAside(why error) {
 	ix.log.Warn("index is damaged, set aside and rebuilt", "path", ix.path, "error", why)
-	os.Rename(ix.path, ix.path+".damaged")
+	renameFile(ix.path, ix.path+".damaged")
 }
 
 // guardFault turns a panic of the library, or a fault on a file cut short beneath its memory map, into an error.

@@ -193,7 +193,7 @@ func (s *Store) SetAside(account string) (string, error) {
 		return "", err
 	}
 	defer s.closeDrop(account)()
-	os.Remove(indexPath)
+	removeFile(indexPath)
 	aside := dir + asideMark + s.now().Format("20060102-150405")
 	for n := 2; ; n++ {
 		if _, err := os.Lstat(aside); errors.Is(err, fs.ErrNotExist) {
@@ -201,7 +201,7 @@ func (s *Store) SetAside(account string) (string, error) {
 		}
 		aside = fmt.Sprintf("%s%s%s-%d", dir, asideMark, s.now().Format("20060102-150405"), n)
 	}
-	if err := os.Rename(dir, aside); errors.Is(err, fs.ErrNotExist) {
+	if err := renameFile(dir, aside); errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	} else if err != nil {
 		return "", fmt.Errorf("setting the mail aside: %w", err)
@@ -374,7 +374,7 @@ func (d *Maildrop) cleanTmp() {
 		}
 		path := filepath.Join(tmp, n)
 		if st, err := os.Lstat(path); err == nil && time.Since(st.ModTime()) > tmpKeep {
-			os.Remove(path)
+			removeFile(path)
 		}
 	}
 }

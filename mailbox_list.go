@@ -164,7 +164,7 @@ func (d *Maildrop) makeFolder(dir string, acl []byte) error {
 		err = writeFileAtomic(filepath.Join(tmp, aclName), acl)
 	}
 	if err == nil {
-		err = os.Rename(tmp, filepath.Join(d.dir, dir))
+		err = renameFile(tmp, filepath.Join(d.dir, dir))
 	}
 	if err != nil {
 		os.RemoveAll(tmp)
@@ -220,7 +220,7 @@ func (d *Maildrop) takeOut(dir, gone string) error {
 		f.markGone()
 	}
 	d.watches.let(dir)
-	if err := os.Rename(filepath.Join(d.dir, dir), gone); err != nil {
+	if err := renameFile(filepath.Join(d.dir, dir), gone); err != nil {
 		d.watches.retake(dir)
 		return err
 	}
@@ -332,7 +332,7 @@ func (d *Maildrop) moveDir(from, to string) error {
 		f.unwatch()
 	}
 	d.watches.let(from)
-	if err := os.Rename(filepath.Join(d.dir, from), filepath.Join(d.dir, to)); err != nil {
+	if err := renameFile(filepath.Join(d.dir, from), filepath.Join(d.dir, to)); err != nil {
 		if f != nil {
 			f.watchDirs()
 		}

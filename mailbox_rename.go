@@ -62,8 +62,8 @@ func (s *Store) Rename(account, to string, commit func() error) error {
 		return errors.Join(err, removeMark(mark))
 	}
 	s.access.forget(dir)
-	if os.MkdirAll(filepath.Dir(newIndex), 0o700) != nil || os.Rename(index, newIndex) != nil {
-		os.Remove(index) // it grows back
+	if os.MkdirAll(filepath.Dir(newIndex), 0o700) != nil || renameFile(index, newIndex) != nil {
+		removeFile(index) // it grows back
 	}
 	s.mu.Lock()
 	s.renamed[account] = s.now()
@@ -97,7 +97,7 @@ func moveMail(from, to string) error {
 	}
 	err := os.MkdirAll(filepath.Dir(to), 0o700)
 	if err == nil {
-		err = os.Rename(from, to)
+		err = renameFile(from, to)
 	}
 	for _, dir := range []string{filepath.Dir(to), filepath.Dir(from), filepath.Dir(filepath.Dir(to))} {
 		if err == nil {
@@ -111,7 +111,7 @@ func moveMail(from, to string) error {
 }
 
 func removeMark(mark string) error {
-	if err := os.Remove(mark); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := removeFile(mark); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("moving the mail: %w", err)
 	}
 	return nil

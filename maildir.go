@@ -365,16 +365,16 @@ func copyFile(from, to, tmp string) error {
 	if err := copyText(from, tmp); err != nil {
 		return err
 	}
-	err := os.Rename(tmp, to)
+	err := renameFile(tmp, to)
 	if err != nil {
-		os.Remove(tmp)
+		removeFile(tmp)
 	}
 	return err
 }
 
 // copyText makes a synced copy with the modification time of the file, or nothing.
 func copyText(from, to string) error {
-	src, err := os.Open(from)
+	src, err := openShared(from)
 	if err != nil {
 		return err
 	}
@@ -398,19 +398,19 @@ func copyText(from, to string) error {
 		err = os.Chtimes(to, time.Time{}, st.ModTime())
 	}
 	if err != nil {
-		os.Remove(to)
+		removeFile(to)
 	}
 	return err
 }
 
 // moveFile moves a file, to another file system by way of a copy at tmp.
 func moveFile(from, to, tmp string) error {
-	err := os.Rename(from, to)
+	err := renameFile(from, to)
 	if err == nil || errors.Is(err, fs.ErrNotExist) || isDiskFull(err) {
 		return err
 	}
 	if err := copyFile(from, to, tmp); err != nil {
 		return err
 	}
-	return os.Remove(from)
+	return removeFile(from)
 }

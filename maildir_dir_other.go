@@ -23,11 +23,11 @@ func openDirHandle(path string) (*dirHandle, error) {
 
 // rename gives a file in the directory a name in another or the same one.
 func (d *dirHandle) rename(from string, to *dirHandle, name string) error {
-	return os.Rename(filepath.Join(d.path, from), filepath.Join(to.path, name))
+	return renameFile(filepath.Join(d.path, from), filepath.Join(to.path, name))
 }
 
 // remove removes a file in the directory.
-func (d *dirHandle) remove(name string) error { return os.Remove(filepath.Join(d.path, name)) }
+func (d *dirHandle) remove(name string) error { return removeFile(filepath.Join(d.path, name)) }
 
 // close ends its use.
 func (d *dirHandle) close() {}
@@ -37,7 +37,7 @@ type plainFile struct{ file *os.File }
 
 // openPlain opens a file for reading.
 func openPlain(path string) (*plainFile, error) {
-	file, err := os.Open(path)
+	file, err := openShared(path)
 	if err != nil {
 		return nil, err
 	}

@@ -29,6 +29,9 @@ func renameFile(from, to string) error { return os.Rename(from, to) }
 // removeFile is os.Remove, where no other program can be in the way.
 func removeFile(path string) error { return os.Remove(path) }
 
+// openShared opens a file for reading. Nothing that others do to its name is in the way here.
+func openShared(path string) (*os.File, error) { return os.Open(path) }
+
 // isDiskFull knows the errors of a full disk or a used-up quota.
 func isDiskFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/windows"
@@ -14,7 +16,7 @@ func syncDir(string) error { return nil }
 
 // Virus scanners, indexers and backups open files for a moment, and nobody can rename or remove them meanwhile.
 const (
-	busyPatience   = 5 * time.Second
+	busyPatience   = 2 * time.Second
 	busyFirstPause = 5 * time.Millisecond
 	busyMaxPause   = 200 * time.Millisecond
 )
@@ -44,6 +46,31 @@ func renameFile(from, to string) error { return whileBusy(func() error { return 
 
 // removeFile is os.Remove, which waits for a program that has the file open.
 func removeFile(path string) error { return whileBusy(func() error { return os.Remove(path) }) }
+
+// openShared opens a file for reading, and lets it be renamed and removed meanwhile, which os.Open does not: a message gets
+// another name while somebody reads it.
+func openShared(path string) (*os.File, error) {
+	name, err := windows.UTF16PtrFromString(longPath(path))
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	h, err := windows.CreateFile(name, windows.GENERIC_READ, windows.FILE_SHARE_READ|windows.FILE_SHARE_WRITE|windows.FILE_SHARE_DELETE,
+		nil, windows.OPEN_EXISTING, windows.FILE_ATTRIBUTE_NORMAL, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(h), path), nil
+}
+
+// longPath gives the form of a path that may be longer than Windows has long allowed (MAX_PATH). Go's own functions do that
+// themselves.
+func longPath(path string) string {
+	const short = 248
+	if len(path) < short || !filepath.IsAbs(path) || strings.HasPrefix(path, `\\`) {
+		return path
+	}
+	return `\\?\` + filepath.Clean(path)
+}
 
 // isDiskFull knows the errors of a full disk or a used-up quota.
 func isDiskFull(err error) bool {

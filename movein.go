@@ -434,7 +434,7 @@ func (c *Collector) leave(s *CollectSource) error {
 	id := s.id()
 	c.letGo(id)
 	for _, suffix := range [...]string{seenSuffix, statusSuffix} {
-		if err := os.Remove(filepath.Join(c.cfg.Dir, id+suffix)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := removeFile(filepath.Join(c.cfg.Dir, id+suffix)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("forgetting what was collected: %w", err)
 		}
 	}

@@ -80,8 +80,8 @@ func (f *queueFiles) create(id string, record *queueRecord, in *Incoming) error 
 		err = f.syncs.Sync(f.dir)
 	}
 	if err != nil {
-		os.Remove(f.path(id, queueState))
-		os.Remove(message)
+		removeFile(f.path(id, queueState))
+		removeFile(message)
 	}
 	return err
 }
@@ -106,10 +106,10 @@ func (f *queueFiles) write(id string, record *queueRecord, safe bool) error {
 		err = cerr
 	}
 	if err == nil {
-		err = os.Rename(tmp, f.path(id, queueState))
+		err = renameFile(tmp, f.path(id, queueState))
 	}
 	if err != nil {
-		os.Remove(tmp)
+		removeFile(tmp)
 	}
 	return err
 }
@@ -124,8 +124,8 @@ func (f *queueFiles) save(id string, record *queueRecord) error {
 
 // remove takes a pair away.
 func (f *queueFiles) remove(id string) error {
-	err := os.Remove(f.path(id, queueState))
-	if merr := os.Remove(f.path(id, queueMessage)); err == nil {
+	err := removeFile(f.path(id, queueState))
+	if merr := removeFile(f.path(id, queueMessage)); err == nil {
 		err = merr
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -146,7 +146,7 @@ func (m QueueMessage) Close() error { return m.file.Close() }
 
 // open opens a message.
 func (f *queueFiles) open(id string) (QueueMessage, error) {
-	file, err := os.Open(f.path(id, queueMessage))
+	file, err := openShared(f.path(id, queueMessage))
 	if err != nil {
 		return QueueMessage{}, fmt.Errorf("opening a queued message: %w", err)
 	}
@@ -166,7 +166,7 @@ func (f *queueFiles) load() (map[string]*queueRecord, error) {
 	}
 	if leftovers, err := listNames(filepath.Join(f.dir, queueTmp)); err == nil {
 		for _, name := range leftovers {
-			os.Remove(filepath.Join(f.dir, queueTmp, name))
+			removeFile(filepath.Join(f.dir, queueTmp, name))
 		}
 	}
 	names, err := listNames(f.dir)
@@ -194,7 +194,7 @@ func (f *queueFiles) load() (map[string]*queueRecord, error) {
 		delete(messages, id)
 	}
 	for id := range messages {
-		os.Remove(f.path(id, queueMessage))
+		removeFile(f.path(id, queueMessage))
 	}
 	return records, nil
 }
@@ -302,6 +302,6 @@ func (f *queueFiles) setAside(id string) {
 	f.mu.Lock()
 	f.damaged = append(f.damaged, id)
 	f.mu.Unlock()
-	os.Rename(f.path(id, queueState), f.path(id, queueState+".damaged"))
-	os.Rename(f.path(id, queueMessage), f.path(id, queueMessage+".damaged"))
+	renameFile(f.path(id, queueState), f.path(id, queueState+".damaged"))
+	renameFile(f.path(id, queueMessage), f.path(id, queueMessage+".damaged"))
 }

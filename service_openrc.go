@@ -37,9 +37,8 @@ rc_ulimit="-n 65536"
 umask=077
 
 depend() {
-	need localmount
 	use net dns logger
-	after bootmisc firewall ntp-client ntpd chronyd
+	after localmount bootmisc firewall ntp-client ntpd chronyd
 }
 `, plan.optionsLine(), serviceTitle, shellQuoted(plan.Program), shellQuoted(shellQuoted(plan.Args...)), serviceName)
 }

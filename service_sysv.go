@@ -63,8 +63,12 @@ supervise() {
 
 # alive gives the process that supervises, if there is one: a number alone may be somebody else's by now.
 alive() {
-	[ -s "$pidfile" ] && pid=$(cat "$pidfile") && kill -0 "$pid" 2>/dev/null &&
-		{ [ ! -r "/proc/$pid/cmdline" ] || tr '\0' ' ' <"/proc/$pid/cmdline" | grep -q "$name supervise"; }
+	[ -s "$pidfile" ] && pid=$(cat "$pidfile") || return 1
+	if [ -d /proc/self ]; then
+		tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -q "$name supervise"
+	else
+		kill -0 "$pid" 2>/dev/null
+	fi
 }
 
 case "$1" in

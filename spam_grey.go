@@ -160,7 +160,7 @@ func (g *greylist) write() {
 	text = binary.LittleEndian.AppendUint32(text, crc32.ChecksumIEEE(text))
 	err := os.WriteFile(g.path+".tmp", text, 0o600)
 	if err == nil {
-		err = os.Rename(g.path+".tmp", g.path)
+		err = renameFile(g.path+".tmp", g.path)
 	}
 	if err != nil {
 		g.log.Warn("the greylist cannot be written", "error", err)

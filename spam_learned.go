@@ -111,7 +111,7 @@ func (l *spamLearned) reset() {
 func (l *spamLearned) setAside(name string) {
 	path := filepath.Join(l.dir, name)
 	l.log.Warn("what the spam filter has learned is damaged; it is set aside, and learning begins anew", "path", path+".damaged")
-	if err := os.Rename(path, path+".damaged"); err != nil {
+	if err := renameFile(path, path+".damaged"); err != nil {
 		l.log.Error("a damaged file cannot be set aside", "path", path, "error", err)
 	}
 }

@@ -135,7 +135,7 @@ func (o *ownCertificate) unset() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.files, o.pair, o.problem, o.seen = OwnFiles{}, nil, "", ""
-	if err := os.Remove(o.copied); err != nil && !isMissing(err) {
+	if err := removeFile(o.copied); err != nil && !isMissing(err) {
 		return fmt.Errorf("deleting the copy of the certificate: %w", err)
 	}
 	return nil

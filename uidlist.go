@@ -341,15 +341,15 @@ func dotLock(path, owner string) (unlock func(), err error) {
 				err = cerr
 			}
 			if err != nil && !isDiskFull(err) { // a full disk still has room for the name, which is the lock
-				os.Remove(path)
+				removeFile(path)
 				return nil, err
 			}
-			return func() { os.Remove(path) }, nil
+			return func() { removeFile(path) }, nil
 		}
 		if !errors.Is(err, fs.ErrExist) {
 			return nil, err
 		}
-		if lockIsStale(path, owner) && os.Remove(path) == nil {
+		if lockIsStale(path, owner) && removeFile(path) == nil {
 			continue
 		}
 		if time.Now().After(deadline) {

@@ -1,0 +1,72 @@
+# Trees of Debian to run the appliance in: to be sourced.
+
+# Trees that are made are kept here, some 200 MB each.
+trees=${APPLIANCE_CI_CACHE:-/var/cache/appliance-ci}
+
+# note TEXT: what cannot be checked here, and why.
+note() { echo "note: $*"; }
+
+# need PROGRAM PACKAGE...: installs what is missing, as root.
+need() {
+  local program=$1
+  shift
+  command -v "$program" >/dev/null && return
+  DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$@" >/dev/null 2>&1 || true
+  command -v "$program" >/dev/null
+}
+
+# tree NAME SUITE PACKAGES: the folder of a tree with these packages, made when it is not there yet.
+tree() {
+  local dir=$trees/$1
+  if [ ! -d "$dir" ]; then
+    mkdir -p "$trees"
+    rm -rf "$dir.new"
+    mmdebstrap --quiet --variant=minbase --include="$3" "$2" "$dir.new" >"$work/tree.log" 2>&1 || { rm -rf "$dir.new"; return 1; }
+    mv "$dir.new" "$dir"
+  fi
+  echo "$dir"
+}
+
+# check NAME FUNCTION...: one line with the time it took, and what was said when it fails.
+check() {
+  local name=$1 status=0 begin
+  shift
+  begin=$(date +%s%N)
+  set +e # in the condition of an if, the first failure would not end the check
+  (set -euo pipefail; "$@") >"$work/out" 2>&1
+  status=$?
+  set -e
+  if [ "$status" = 0 ]; then
+    printf 'ok %s (%s)\n' "$name" "$(passed_since "$begin")"
+  else
+    printf 'FAILED %s (%s)\n' "$name" "$(passed_since "$begin")"
+    tail -n 60 "$work/out"
+    explain 2>&1 | tail -n 40
+  fi
+}
+
+passed_since() {
+  local ms=$((($(date +%s%N) - $1) / 1000000))
+  printf '%d.%d s' $((ms / 1000)) $((ms % 1000 / 100))
+}
+
+# must_fail STATUS COMMAND...: the refusal is what is wanted.
+must_fail() {
+  local want=$1 got=0
+  shift
+  "$@" || got=$?
+  [ "$got" = "$want" ] || { echo "exit status $got where $want is wanted"; return 1; }
+}
+
+# found PATTERN: grep -q that reads to the end, so that no pipe breaks.
+found() { grep "$@" >/dev/null; }
+
+# eventually SECONDS COMMAND...: tries until it succeeds.
+eventually() {
+  local end=$((SECONDS + $1))
+  shift
+  until "$@" >/dev/null 2>&1; do
+    if [ "$SECONDS" -ge "$end" ]; then "$@"; return; fi
+    sleep 0.1
+  done
+}
