@@ -24,8 +24,8 @@ func (f *Folder) tellFiling(from *Folder, uids []imap.UID) {
 	}
 }
 
-// GuardTransfers has allow asked before messages are copied or moved; its error is that of Copy and Move. The locks of the folders
-// are not held.
+// GuardTransfers has allow asked before messages are copied or moved, and, with no from, before somebody adds one; its error is
+// that of Copy, Move and MayAdd. The locks of the folders are not held.
 func (s *Store) GuardTransfers(allow func(from, to *Folder, uids []imap.UID) error) {
 	s.transfers.Store(&allow)
 }
@@ -34,6 +34,14 @@ func (s *Store) GuardTransfers(allow func(from, to *Folder, uids []imap.UID) err
 func (f *Folder) mayTransfer(to *Folder, uids []imap.UID) error {
 	if allow := f.store.transfers.Load(); allow != nil {
 		return (*allow)(f, to, uids)
+	}
+	return nil
+}
+
+// MayAdd says whether people may put messages of their own into the folder: ErrNotSentFrom for the Outbox.
+func (f *Folder) MayAdd() error {
+	if allow := f.store.transfers.Load(); allow != nil {
+		return (*allow)(nil, f, nil)
 	}
 	return nil
 }

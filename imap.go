@@ -366,6 +366,8 @@ func (s *imapSession) replyOf(cmd *imapCommand, err error) *imapReply {
 		return imapNo("EXPUNGEISSUED", "Some of the messages are no longer there")
 	case errors.Is(err, ErrWaiting):
 		return imapNo("CANNOT", "Mail that waits to be sent can be moved to Drafts or Trash alone, and is not sent then")
+	case errors.Is(err, ErrNotSentFrom):
+		return imapNo("CANNOT", "What is put into the Outbox is not sent: write the message, or open it as a draft, and send it")
 	case errors.Is(err, ErrKeywords):
 		return imapNo("LIMIT", "The mailbox has no room for more keywords")
 	}

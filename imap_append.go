@@ -23,6 +23,9 @@ func (s *imapSession) append(cmd *imapCommand) error {
 		return err
 	}
 	defer folder.Release()
+	if err := folder.MayAdd(); err != nil {
+		return fmt.Errorf("appending: %w", err)
+	}
 	var msgs []AppendMessage
 	var more Quota
 	room := func(size int64) error {

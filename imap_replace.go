@@ -29,6 +29,9 @@ func (s *imapSession) replace(cmd *imapCommand) error {
 		return err
 	}
 	defer folder.Release()
+	if err := folder.MayAdd(); err != nil {
+		return fmt.Errorf("appending: %w", err)
+	}
 	freed, err := s.freed(old, folder)
 	if err != nil {
 		return err

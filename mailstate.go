@@ -25,6 +25,8 @@ var (
 	ErrAboveQuota = errors.New("larger than the quota")
 	// ErrWaiting: the message tells of mail that waits to be sent, and stays where it is.
 	ErrWaiting = errors.New("the message waits to be sent")
+	// ErrNotSentFrom: what lies in the folder waits to be sent, and what people put there would not be.
+	ErrNotSentFrom = errors.New("nothing that is put into the folder is sent")
 	// ErrKeywords: the folder has maxKeywords different keywords already, or the name is no keyword.
 	ErrKeywords = errors.New("too many or bad keywords")
 	// ErrInboxFixed: INBOX cannot be deleted.

@@ -280,11 +280,11 @@ func TestOutboundLocalOnly(t *testing.T) {
 func TestOutboundBounce(t *testing.T) {
 	w := openOutWorld(t)
 	w.next.refuse = func(to string) error {
-		return &smtp.SMTPError{Code: 550, EnhancedCode: smtp.EnhancedCode{5, 1, 1}, Message: "Nobody called " + to}
+		return &smtp.SMTPError{Code: 550, EnhancedCode: smtp.EnhancedCode{5, 1, 1}, Message: "Nobody called " + to + ", \x1b[31m and \u202eback"}
 	}
 	w.submit("", "Subject: lost\r\n\r\ntext", "<friend@friends.test>", "<x@nothing.test> NOTIFY=NEVER")
 	got := w.wait("ann@test.lan", 1)
-	for _, part := range []string{"Return-Path: <>\r\n", "Nobody called friend@friends.test", "Final-Recipient: rfc822; friend@friends.test", "Action: failed", "Status: 5.1.1", "Subject: lost"} {
+	for _, part := range []string{"Return-Path: <>\r\n", "550 5.1.1 Nobody called friend@friends.test, ?[31m and ?back\r\n", "Final-Recipient: rfc822; friend@friends.test", "Action: failed", "Status: 5.1.1", "Subject: lost"} {
 		if !strings.Contains(got[0], part) {
 			t.Errorf("the report lacks %q:\n%s", part, got[0])
 		}

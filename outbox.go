@@ -17,7 +17,8 @@ import (
 // The mailbox Outbox shows each sender what of their mail waits, and why: outbox_message.go writes the messages that lie in
 // it. A message that is moved to Drafts or Trash (or a folder below, or one with that special use), or deleted, is not sent; one
 // that is flagged is tried now. Moving or copying it anywhere else is refused: whoever clears up would not know whether it still
-// goes out, and a client without MOVE copies and deletes. A file that another program takes away is as good as deleted.
+// goes out, and a client without MOVE copies and deletes. Nor does anybody put messages into it, which would look as if they went
+// out. A file that another program takes away is as good as deleted.
 
 const (
 	outboxName   = "Outbox"
@@ -264,9 +265,12 @@ func (b *outbox) nextDrafts() (map[string]imap.UID, error) {
 	return next, err
 }
 
-// mayTransfer is asked by the store before messages are copied or moved.
+// mayTransfer is asked by the store before messages are copied or moved, or, with no from, added.
 func (o *outboxes) mayTransfer(from, to *Folder, uids []imap.UID) error {
-	if from.Name() != outboxName {
+	if from == nil || from.Name() != outboxName {
+		if to.Name() == outboxName {
+			return ErrNotSentFrom
+		}
 		return nil
 	}
 	if use := to.UseAbove(); from.Account() == to.Account() && (use == imap.MailboxAttrDrafts || use == imap.MailboxAttrTrash) {

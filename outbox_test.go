@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -267,18 +269,35 @@ func TestOutboxMoves(t *testing.T) {
 	}
 	c.Close()
 
-	// What does not wait is a message like others.
+	// Nothing is put there: it would not be sent.
 	w.submit("", outboxText, "<friend@friends.test>")
 	c = w.outbox(1)
+	const not = "a NO [CANNOT] What is put into the Outbox is not sent: write the message, or open it as a draft, and send it\r\n"
 	c.send("a APPEND Outbox {13}\r\n")
-	c.expect("+ ")
-	c.send("Subject: x\r\n\r\n\r\n")
-	for line := ""; !strings.HasPrefix(line, "a "); {
-		var err error
-		if line, err = c.r.ReadString('\n'); err != nil {
-			t.Fatal(err)
+	c.expect(not)
+	if got := w.imapRefused(c, "APPEND Outbox {13+}\r\nSubject: x\r\n\r\n"); got != not {
+		t.Errorf("APPEND: %s", got)
+	}
+	w.imapDo(c, "SELECT Trash/Old")
+	for _, command := range []string{"COPY 1 Outbox", "UID MOVE 1:* Outbox"} {
+		if got := w.imapRefused(c, command); got != not {
+			t.Errorf("%s: %s", command, got)
 		}
 	}
+	w.messages(c, "Trash/Old", 1)
+	w.messages(c, "Outbox", 1)
+
+	// What another program has put there is a message like others.
+	dir, _, err := w.Store.accountDir("ann@test.lan")
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(dir, ".Outbox", "cur", "1700000000.M1P1.elsewhere:2,S")
+	if err := os.WriteFile(name, []byte("Subject: x\r\n\r\n\r\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.messages(c, "Outbox", 2)
+	w.imapDo(c, "SELECT Outbox")
 	w.imapDo(c, "MOVE 2 Archive")
 	w.messages(c, "Archive", 1)
 	w.imapRefused(c, "MOVE 1 Archive")

@@ -221,10 +221,19 @@ func (r *reportWriter) why(b *strings.Builder, a *reportedRecipient) {
 	switch {
 	case a.state.Text == "":
 	case a.state.Code != 0:
-		fmt.Fprintf(b, "  The server %s said:\n    %s\n", a.state.Remote, strings.ReplaceAll(a.state.reply(), "\n", "\n    "))
+		fmt.Fprintf(b, "  The server %s said:\n    %s\n", a.state.Remote, indentWords(a.state.reply(), "\n    "))
 	default:
-		fmt.Fprintf(b, "  %s\n", strings.ReplaceAll(a.state.reason(), "\n", "\n  "))
+		fmt.Fprintf(b, "  %s\n", indentWords(a.state.reason(), "\n  "))
 	}
+}
+
+// indentWords keeps the lines of what another server has said, each as it may stand in a text of ours.
+func indentWords(text, newLine string) string {
+	lines := strings.Split(text, "\n")
+	for i := range lines {
+		lines[i] = tameWords(lines[i])
+	}
+	return strings.Join(lines, newLine)
 }
 
 // reply is the remote's reply as it was.
