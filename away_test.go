@@ -68,6 +68,21 @@ func (w *outWorld) arrives(from, text string, to ...string) {
 	c.expect("354 ", "250 ")
 }
 
+// awaitNoSessions waits until the sessions whose clients have gone are over: they use what reopen changes.
+func (w *outWorld) awaitNoSessions() {
+	w.t.Helper()
+	for range 2000 {
+		w.mu.Lock()
+		n := len(w.conns)
+		w.mu.Unlock()
+		if n == 0 {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	w.t.Fatal("a session does not end")
+}
+
 // answered gives to whom messages have gone out, sorted, when nothing waits any more: one for cat comes last, and is answered.
 func (w *outWorld) answered() (to []string) {
 	w.t.Helper()
@@ -269,6 +284,7 @@ func TestAwayAcrossRestarts(t *testing.T) {
 	}
 	for i, want := range []int{1, 1, 1, 2, 2} {
 		if i == 2 {
+			w.awaitNoSessions()
 			w.reopen(w.next.port)
 		}
 		if i == 3 {

@@ -119,14 +119,17 @@ func TestCollectFromHundreds(t *testing.T) {
 		list, _ := w.c.List("")
 		return !slices.ContainsFunc(list, func(r CollectReport) bool { return r.Looked.IsZero() })
 	})
-	w.c.mu.Lock()
-	idling := w.c.idling
-	w.c.mu.Unlock()
+	w.until("as many connections that wait as there may be", func() bool {
+		w.c.mu.Lock()
+		defer w.c.mu.Unlock()
+		return w.c.idling == collectIdle
+	})
 	f.mu.Lock()
 	most, open := f.most, f.open
 	f.mu.Unlock()
-	if idling != collectIdle || open > collectIdle+collectAtOnce || most > collectIdle+2*collectAtOnce {
-		t.Errorf("%d wait for news, %d connections are open, %d were at most", idling, open, most)
+	// Over there a connection is seen to end a little later than here.
+	if open > collectIdle+2*collectAtOnce || most > collectIdle+4*collectAtOnce {
+		t.Errorf("%d connections are open, %d were at most", open, most)
 	}
 	end()
 	if n := len(w.here(inboxName)); n != 300 {

@@ -694,7 +694,11 @@ func TestCollectForRemovedAccount(t *testing.T) {
 	w := openCollectWorld(t)
 	w.fromFake(f, protocolPOP3, false)
 	w.mustLook()
-	ad := &admin{accounts: w.accounts, store: w.store, collector: w.c, log: w.c.cfg.Log}
+	codes, err := OpenCodes(filepath.Join(t.TempDir(), "codes.json"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ad := &admin{accounts: w.accounts, store: w.store, collector: w.c, codes: codes, answered: NewAwayMemory(t.TempDir()), log: w.c.cfg.Log}
 	if a := ad.do(order{Do: "user remove", Address: "ann@home.lan"}); a.Error != "" {
 		t.Fatal(a.Error)
 	}
