@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -64,11 +63,7 @@ func printDNS(ctx context.Context, c *call) error {
 // publicDomains gives the domains that can be published: the one that is wanted, or all.
 func publicDomains(facts *DoctorFacts, wanted string) ([]DomainFact, error) {
 	if wanted == "" {
-		public := slices.DeleteFunc(slices.Clone(facts.Domains), func(d DomainFact) bool { return !isPublicName(d.Name) })
-		if len(public) > 1 { // the machine's own name is hardly anybody's address then
-			public = slices.DeleteFunc(public, func(d DomainFact) bool { return d.Name == facts.Hostname })
-		}
-		return public, nil
+		return facts.PublicDomains(), nil
 	}
 	at := slices.IndexFunc(facts.Domains, func(d DomainFact) bool { return d.Name == wanted })
 	switch {
@@ -91,19 +86,9 @@ func (c *call) plans(ctx context.Context, facts *DoctorFacts, domains []DomainFa
 	if len(addresses) == 0 && facts.Last != nil {
 		addresses = facts.Last.Addresses
 	}
-	host := ""
-	var plans []DNSPlan
-	for i := range domains {
-		ascii, ok := asciiDomain(domains[i].Name)
-		if !ok {
-			continue
-		}
-		if host == "" {
-			host = publicHost(facts.Hostname, strings.ToLower(domains[i].Name))
-		}
-		plan := domains[i].plan(host, ascii, addresses)
-		plan.Shifting = several
-		plans = append(plans, plan)
+	plans := facts.Plans(domains, addresses)
+	for i := range plans {
+		plans[i].Shifting = several
 	}
 	return plans
 }

@@ -337,9 +337,12 @@ func (c *call) serve(ctx context.Context, h *house, g *gates) error {
 			open: func() (*Certificates, error) { return certs, nil }, names: h.names, settings: h.data.settings()}, log: h.log,
 		status: func() *ServerStatus { return h.status(all, out.Queue, certs) }, firstAccount: news.firstAccount, endSessions: p.EndSessions, codes: h.codes, answered: h.answered,
 		page: func() string { return h.pageURL(g.web) }}
-	if g.web.Handler, err = h.newPage(g.web, ad, p, ports); err != nil {
+	page, err := h.newPage(g.web, ad, p, ports)
+	if err != nil {
 		return err
 	}
+	g.web.Handler = page
+	defer inBackground(page.Run)()
 	defer inBackground(g.web.Serve)()
 	defer inBackground(certs.Run)()
 	defer inBackground(collector.Run)()

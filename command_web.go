@@ -1,11 +1,10 @@
 package main
 
-import "net/http"
-
 // newPage makes the page that people see in a browser, at the ports that are open.
-func (h *house) newPage(web *WebPorts, ad *admin, p *Protocols, ports []Port) (http.Handler, error) {
+func (h *house) newPage(web *WebPorts, ad *admin, p *Protocols, ports []Port) (*Web, error) {
 	return NewWeb(WebConfig{
-		Accounts: h.accounts, Certificates: web.Certificates, Throttle: p.Throttle, Do: ad.perform, Codes: h.codes, Zone: h.zone, Checked: h.check.Last,
+		Accounts: h.accounts, Certificates: web.Certificates, Throttle: p.Throttle, Do: ad.perform, Codes: h.codes, Zone: h.zone,
+		Checked: h.check.Last, Examine: h.check.Examine,
 		MailSessions: p.Sessions, EndMail: p.EndSessions,
 		Host: h.hostname, Ports: ports, Log: h.log,
 		Secure: func() int { _, secure := web.Numbers(); return secure },

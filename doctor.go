@@ -194,6 +194,32 @@ func (f *DomainFact) plan(host, ascii string, addresses []netip.Addr) DNSPlan {
 	return p
 }
 
+// PublicDomains gives the domains that can be published.
+func (f *DoctorFacts) PublicDomains() []DomainFact {
+	public := slices.DeleteFunc(slices.Clone(f.Domains), func(d DomainFact) bool { return !isPublicName(d.Name) })
+	if len(public) > 1 { // the machine's own name is hardly anybody's address then
+		public = slices.DeleteFunc(public, func(d DomainFact) bool { return d.Name == f.Hostname })
+	}
+	return public
+}
+
+// Plans gives what the records of domains are made from, for a machine with these addresses on the internet.
+func (f *DoctorFacts) Plans(domains []DomainFact, addresses []netip.Addr) []DNSPlan {
+	host := ""
+	var plans []DNSPlan
+	for i := range domains {
+		ascii, ok := asciiDomain(domains[i].Name)
+		if !ok {
+			continue
+		}
+		if host == "" {
+			host = publicHost(f.Hostname, strings.ToLower(domains[i].Name))
+		}
+		plans = append(plans, domains[i].plan(host, ascii, addresses))
+	}
+	return plans
+}
+
 // check is one check; it gives no finding where there is nothing to look at.
 type check func(ctx context.Context) []Finding
 

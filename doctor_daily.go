@@ -137,6 +137,18 @@ func (c *DailyCheck) Learn(d *Diagnosis) {
 	c.save()
 }
 
+// Examine looks at once, for somebody who waits to see it.
+func (c *DailyCheck) Examine(ctx context.Context) error {
+	d, err := c.Doctor.Examine(ctx)
+	if err == nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if err == nil {
+		c.Learn(d)
+	}
+	return err
+}
+
 // change is a finding that is not what the owner knows.
 type change struct {
 	Finding

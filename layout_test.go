@@ -77,7 +77,7 @@ const layout = `
 	check (carry): accounts acl attributes datadir doctor flagjournal foldername keywords maildir mailbox movein naming queue relay settings uidlist words.tameWords
 	admin: rules accounts acl address naming mailbox mailstate queue relay send doctor movein spam settings tls protocols.Port log.Trouble
 	control: admin datadir maildir
-	web: accounts address tls admin.order admin.answer conn doctor settings naming protocols.Port tomlfile.decodeTOML webport.hostOfRequest
+	web: accounts address tls dns relay admin.order admin.answer conn doctor settings naming protocols.Port tomlfile.decodeTOML webport.hostOfRequest
 	command (firststart): check rules web conn.NewThrottle conn.Throttle accounts address resolver dkim dns doctor send relay queue flood outbound movein admin control datadir mailbox mailstate naming protocols settings tls verify spam webport words log service queue.cleanText
 	main: command service
 `

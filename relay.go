@@ -95,6 +95,24 @@ func relayScope(text string) (string, error) {
 	return domain, nil
 }
 
+// splitServer reads HOST[:PORT]; port is 0 without one.
+func splitServer(s string) (host string, port int, err error) {
+	if inner, ok := strings.CutPrefix(s, "["); ok && strings.HasSuffix(inner, "]") {
+		s = strings.TrimSuffix(inner, "]")
+	}
+	if _, err := netip.ParseAddr(s); err == nil || !strings.Contains(s, ":") {
+		return s, 0, nil
+	}
+	host, text, err := net.SplitHostPort(s)
+	if err == nil {
+		port, err = strconv.Atoi(text)
+	}
+	if err != nil || port < 1 || port > 65535 || host == "" {
+		return "", 0, fmt.Errorf("%q is no server: write it as HOST or HOST:PORT, such as smtp.example.org:587", s)
+	}
+	return host, port, nil
+}
+
 // isAddress tells an address from a domain.
 func isAddress(scope string) bool { return strings.Contains(scope, "@") }
 

@@ -253,15 +253,21 @@ func TestSendByRelay(t *testing.T) {
 	w.expect("a password that counts no more", w.all(context.Background(), m)[0], SendWaiting, "535 4.7.0 smtp.isp.test [192.0.2.1]", "set it anew with `appliance relay set` (it says: 535 expired)")
 }
 
-// The commands, with port 25 closed: what waits goes out by the relay at once, without a restart.
-func TestRelayCommands(t *testing.T) {
+// openRelayWorld is a world with a provider's server, which takes mail of the user home with this password.
+func openRelayWorld(t *testing.T, password string) (*sendWorld, *remoteServer) {
+	t.Helper()
 	w := openSendWorld(t, "smtp.isp.test. A 192.0.2.1\nfriends.test. A 192.0.2.2")
-	s := w.at("192.0.2.1:465", &remoteServer{implicit: true, tls: w.authority.serve("smtp.isp.test"), extensions: []string{"AUTH PLAIN"}, answer: func(c *remoteConn, line string) string {
-		if strings.HasPrefix(line, "AUTH PLAIN ") && line != "AUTH PLAIN "+base64.StdEncoding.EncodeToString([]byte("\x00home\x00provider secret")) {
+	return w, w.at("192.0.2.1:465", &remoteServer{implicit: true, tls: w.authority.serve("smtp.isp.test"), extensions: []string{"AUTH PLAIN"}, answer: func(c *remoteConn, line string) string {
+		if strings.HasPrefix(line, "AUTH PLAIN ") && line != "AUTH PLAIN "+base64.StdEncoding.EncodeToString([]byte("\x00home\x00"+password)) {
 			return "535 5.7.8 wrong"
 		}
 		return ""
 	}})
+}
+
+// The commands, with port 25 closed: what waits goes out by the relay at once, without a restart.
+func TestRelayCommands(t *testing.T) {
+	w, s := openRelayWorld(t, "provider secret")
 	data := homeData(t)
 	fillQueue(t, data, 1)
 	r := startRunWith(t, data, &call{adjust: w.adjust}, "--hostname", "mail.home.test")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"html/template"
@@ -47,6 +48,7 @@ type WebConfig struct {
 	Codes    *OneTimeCodes               // of links that work once
 	Zone     *HouseZone                  // in which times are told
 	Checked  func() *Diagnosis           // what the daily check found last, nil: nothing yet
+	Examine  func(context.Context) error // looks again; Checked tells what it found
 	Host     string                      // the name of this machine
 	Ports    []Port                      // that are open
 	Secure   func() int                  // the port for HTTPS, 0: none
@@ -69,6 +71,7 @@ type Web struct {
 	key      []byte // of tokens; of this process alone
 	sessions *webSessions
 	links    *deviceLinks
+	look     webLook
 
 	firstVisits sync.Mutex // held while one is under way
 }
@@ -96,7 +99,7 @@ type webRoute struct {
 func webRoutes() []webRoute {
 	return slices.Concat(homeRoutes(), loginRoutes(), firstRoutes(), peopleRoutes(), addressRoutes(), resetRoutes(),
 		accountRoutes(), factorRoutes(), awayRoutes(),
-		connectRoutes(), autoconfigRoutes(), autodiscoverRoutes())
+		connectRoutes(), autoconfigRoutes(), autodiscoverRoutes(), domainRoutes())
 }
 
 // webOrders lists the orders that the page may give. None of them answers with a mail, or a part of one.
@@ -104,6 +107,7 @@ func webOrders() []string {
 	return []string{
 		"user add", "user remove", "user rename", "user name", "user passwd", "user disable", "user enable", "user quota", "user reset-link",
 		"user app-password add", "user app-password remove", "user two-factor remove", "alias add", "alias remove",
+		"doctor facts", "relay set", "relay remove", "relay list",
 		"user away set", "user away off",
 	}
 }
@@ -114,7 +118,8 @@ func NewWeb(cfg WebConfig) (*Web, error) {
 		cfg.Now = time.Now
 	}
 	w := &Web{WebConfig: cfg, mux: http.NewServeMux(), plain: http.NewServeMux(), origins: http.NewCrossOriginProtection(),
-		key: newWebKey(), sessions: newWebSessions(cfg.Now), links: newDeviceLinks(cfg.Now)}
+		key: newWebKey(), sessions: newWebSessions(cfg.Now), links: newDeviceLinks(cfg.Now),
+		look: webLook{wanted: make(chan struct{}, 1)}}
 	var err error
 	if w.words, err = readWebWords(); err != nil {
 		return nil, err

@@ -157,6 +157,7 @@ func webNav() []webLink {
 		{"/people", "nav.people", forOwner},
 		{"/connect", "nav.connect", forPerson},
 		{"/account", "nav.account", forPerson},
+		{"/domain", "nav.domain", forOwner},
 	}
 }
 
