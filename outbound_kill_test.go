@@ -40,8 +40,9 @@ type killWorld struct {
 	next    string
 	process *exec.Cmd
 	number  int
-	most    int      // so many are submitted
-	sure    []string // subjects of messages that were taken
+	most    int       // so many are submitted
+	sure    []string  // subjects of messages that were taken
+	stderr  io.Writer // of the appliance; nil: ours
 
 	longer time.Duration // than usual a kill may wait
 }
@@ -50,7 +51,10 @@ func (w *killWorld) start() {
 	w.t.Helper()
 	w.process = exec.Command(os.Args[0], "run", "--data", w.data, "--listen", "127.0.0.1", "--port-offset", strconv.Itoa(w.offset), "--log-level", "error")
 	w.process.Env = append(os.Environ(), nextServerVariable+"="+w.next)
-	w.process.Stderr = os.Stderr
+	w.process.Stderr = w.stderr
+	if w.stderr == nil {
+		w.process.Stderr = os.Stderr
+	}
 	if err := w.process.Start(); err != nil {
 		w.t.Fatal(err)
 	}

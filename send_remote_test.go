@@ -65,7 +65,7 @@ type remoteServer struct {
 	// answer gives the reply to a command ("" before the greeting, "." after a message) in place of the usual one; ""
 	// leaves that. It may also write to the connection, or close it.
 	answer func(c *remoteConn, line string) string
-	took   func() // a message has been taken, which is not kept; nil: all are kept
+	took   func(m remoteMail) // a message has been taken, which is not kept; nil: all are kept
 
 	listener net.Listener
 	mu       sync.Mutex
@@ -248,7 +248,7 @@ func (c *remoteConn) settle() bool {
 	answer := c.server.ask(c, ".")
 	switch taken := answer == "" || strings.HasPrefix(answer, "250"); {
 	case taken && c.server.took != nil:
-		c.server.took()
+		c.server.took(c.mail)
 	case taken:
 		c.server.mu.Lock()
 		c.server.mails = append(c.server.mails, c.mail)

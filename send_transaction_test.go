@@ -223,7 +223,7 @@ func BenchmarkSend(b *testing.B) {
 	for name, extensions := range map[string][]string{"one-by-one": nil, "together": pipelining} {
 		b.Run(name, func(b *testing.B) {
 			w := openSendWorld(b, "x.test. A 192.0.2.1")
-			w.at("192.0.2.1:25", &remoteServer{extensions: extensions, took: func() {}})
+			w.at("192.0.2.1:25", &remoteServer{extensions: extensions, took: func(remoteMail) {}})
 			w.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
 				conn, err := w.dialTest(ctx, network, address)
 				if err != nil {
