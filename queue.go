@@ -82,6 +82,7 @@ type queueItem struct {
 	id      string
 	since   int64           // Queued when it was taken, Unix nanoseconds: never changes
 	busy    map[string]bool // destinations that are being tried; nil for most: very many may wait
+	trying  map[int]bool    // recipients that are being tried, nil for most: their destination may have changed since
 	removed bool
 	loaded  bool       // an earlier run has taken it
 	saving  sync.Mutex // held while its files are changed; taken before Queue.mu

@@ -100,11 +100,30 @@ func (q *Queue) planAt(item *queueItem, name string, at time.Time) {
 	q.offer(d)
 }
 
-// dueTimes gives when a message's waiting recipients are due, by destination.
+// planAgain enters a message anew after a try of some recipients, for where they belong now. The lock is held.
+func (q *Queue) planAgain(item *queueItem, tried string, rcpts []int) {
+	names := map[string]bool{tried: true} // also of others, whom the try kept from being entered
+	for _, i := range rcpts {
+		delete(item.trying, i)
+		names[q.destination(item, i)] = true
+	}
+	if item.removed {
+		return
+	}
+	due := q.dueTimes(item)
+	for name := range names {
+		if at, waits := due[name]; waits {
+			q.planAt(item, name, at)
+		}
+	}
+}
+
+// dueTimes gives when a message's waiting recipients are due, by destination. Those that are being tried are not among them,
+// wherever they belong now: what is on its way by one server must not go by another, too.
 func (q *Queue) dueTimes(item *queueItem) map[string]time.Time {
 	next := map[string]time.Time{}
 	for i := range item.States {
-		if st := &item.States[i]; st.State == SendWaiting {
+		if st := &item.States[i]; st.State == SendWaiting && !item.trying[i] {
 			name := q.destination(item, i)
 			if at, ok := next[name]; !ok || st.Next.Before(at) {
 				next[name] = st.Next
@@ -252,7 +271,7 @@ func (q *Queue) waiting(job queueJob, dest string) []int {
 	var rcpts []int
 	current := false
 	for i := range item.States {
-		if item.States[i].State == SendWaiting && q.destination(item, i) == dest {
+		if item.States[i].State == SendWaiting && !item.trying[i] && q.destination(item, i) == dest {
 			rcpts = append(rcpts, i)
 			current = current || !item.States[i].Next.After(job.next)
 		}
@@ -274,9 +293,12 @@ func (q *Queue) move(item *queueItem, dest string) {
 // begin runs a try in a goroutine of its own. The lock is held.
 func (q *Queue) begin(ctx context.Context, d *queueDest, item *queueItem, rcpts []int) {
 	if item.busy == nil {
-		item.busy = map[string]bool{}
+		item.busy, item.trying = map[string]bool{}, map[int]bool{}
 	}
 	item.busy[d.name] = true
+	for _, i := range rcpts {
+		item.trying[i] = true
+	}
 	d.running++
 	standing := q.standing(d)
 	q.running[standing]++
@@ -314,6 +336,9 @@ func (q *Queue) settle(ctx context.Context, d *queueDest, item *queueItem, rcpts
 	var news []reportedRecipient
 	for n, i := range rcpts {
 		news = append(news, q.note(item, i, &outcomes[n], now, stopped)...)
+		if q.destination(item, i) != d.name { // a relay was set meanwhile: it need not wait for what is said of the way before
+			item.States[i].Next = now
+		}
 	}
 	q.noteReached(d, outcomes, now, stopped)
 	q.offer(d)
@@ -324,13 +349,11 @@ func (q *Queue) settle(ctx context.Context, d *queueDest, item *queueItem, rcpts
 
 	q.mu.Lock()
 	if delete(item.busy, d.name); len(item.busy) == 0 {
-		item.busy = nil
+		item.busy, item.trying = nil, nil
 	}
 	d.running--
 	q.running[standing]--
-	if at, waits := q.dueTimes(item)[d.name]; waits && !item.removed {
-		q.planAt(item, d.name, at)
-	}
+	q.planAgain(item, d.name, rcpts)
 	q.offer(d)
 	q.mu.Unlock()
 	q.conclude(item)

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -532,6 +533,45 @@ func TestQueueCancelWhileTrying(t *testing.T) {
 			t.Errorf("files: %q", got)
 		}
 	})
+}
+
+// A relay that is set or removed while a message is on its way does not send it a second time; what then still waits goes by it at once.
+func TestQueueDestinationChangesWhileTrying(t *testing.T) {
+	for _, state := range []SendState{SendSent, SendFailed, SendWaiting} {
+		synctest.Test(t, func(t *testing.T) {
+			w := openQueueWorld(t)
+			var way atomic.Value
+			way.Store("direct")
+			w.queue.cfg.Destination = func(_, domain string) string { return way.Load().(string) }
+			w.send = func(dest string, m *Outgoing) []Outcome {
+				time.Sleep(time.Minute)
+				if dest == "relay" {
+					return sameOutcome(len(m.Recipients), Outcome{State: SendSent, Code: 250, Text: "fine"})
+				}
+				return sameOutcome(len(m.Recipients), Outcome{State: state, Code: 451, Text: "words"})
+			}
+			w.run()
+			defer func() { w.stop() }()
+			w.submit(envelopeTo("ann@test.lan", "a@one.example"))
+			time.Sleep(time.Second)
+			way.Store("relay")
+			if err := w.queue.Retry(""); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(30 * time.Second)
+			want := []string{"direct a@one.example"}
+			if got := w.tried(); !slices.Equal(got, want) {
+				t.Fatalf("%q: tries while the first one runs: %q", state, got)
+			}
+			time.Sleep(2 * time.Minute)
+			if state == SendWaiting {
+				want = append(want, "relay a@one.example")
+			}
+			if got := w.tried(); !slices.Equal(got, want) || w.queue.Len() != 0 {
+				t.Errorf("%q: tries: %q, %d messages wait", state, got, w.queue.Len())
+			}
+		})
+	}
 }
 
 // TestQueueClock sees that a clock which jumps makes no mail come back.
