@@ -241,7 +241,7 @@ func (c *outsideConn) startTLS(s *OutsideServer) error {
 		return netTrouble(s, err)
 	}
 	if !hasWord(line, greeting) {
-		return &outsideError{faultPassing, fmt.Sprintf("%s does not let anybody in now: %s", c.where, clip(line, 200)), nil}
+		return &outsideError{faultPassing, fmt.Sprintf("%s does not let anybody in now: %s", c.where, foreignWords(line, 200)), nil}
 	}
 	if _, err := io.WriteString(c.patient, say); err != nil {
 		return netTrouble(s, err)
