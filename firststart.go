@@ -34,7 +34,11 @@ type startNews struct {
 // may be kept where others read it.
 func (c *call) greet(ctx context.Context, n *startNews) error {
 	if owner := n.house.accounts.Owner(); owner != "" || c.opt.run.service {
-		c.say("The mail server of %s is running: %s", n.house.accounts.DefaultDomain(), n.portList())
+		page := ""
+		if where := n.page(); where != "" {
+			page = "; its page: " + where
+		}
+		c.say("The mail server of %s is running: %s%s", n.house.accounts.DefaultDomain(), n.portList(), page)
 		if owner == "" {
 			n.house.log.Info("there is no account yet; `appliance install` makes the first one, and so does `appliance user add NAME`")
 		}
@@ -315,7 +319,7 @@ New account, Existing email, enter name, address and password, then
 
 If the name %[5]s is not found, take the machine's address
 (for example 192.168.1.20) in its place.
-
+%[11]s
 Good to know
 ------------
 A password for each device, which you can revoke alone:
@@ -331,7 +335,22 @@ your folder Outbox, and here:
   %[10]s
 `, n.house.hostname, n.authority, n.command("ca"), n.address, n.server(),
 		n.number("imaps"), n.number("submissions"),
-		n.command("user app-password add "+n.address+" phone"), n.command("user add NAME"), n.command("queue list"))
+		n.command("user app-password add "+n.address+" phone"), n.command("user add NAME"), n.command("queue list"), n.pageText())
+}
+
+// pageText tells of the page, "" where its port is not open.
+func (n *startNews) pageText() string {
+	page := n.page()
+	if page == "" {
+		return ""
+	}
+	return fmt.Sprintf(`
+The page
+--------
+In a browser you change your password, connect devices and add people:
+
+  %s
+`, page)
 }
 
 // server is the one name that the welcome message tells.

@@ -93,6 +93,7 @@ type webRoute struct {
 	again   func(q *webRequest) error // shows a mistake of a POST on the page that it came from
 	raw     bool                      // no page and no form of ours: it changes nothing, and no token is asked for
 	plain   bool                      // answered without TLS, too
+	quiet   bool                      // a POST that is no change, or says in the log itself what it was
 }
 
 // webRoutes is the table of all routes.
@@ -222,7 +223,7 @@ func (w *Web) serve(route *webRoute, rw http.ResponseWriter, r *http.Request) {
 		q.mistake, q.status = mistake, http.StatusUnprocessableEntity
 		err = route.again(q)
 	}
-	if err == nil && q.mistake == nil && q.changes() {
+	if err == nil && q.mistake == nil && q.changes() && !route.quiet {
 		q.logChange()
 	}
 	if err != nil {

@@ -16,7 +16,7 @@ func factorRoutes() []webRoute {
 		{pattern: "POST /account/second/remove", who: forPerson, do: (*webRequest).removeFactor, again: page},
 		{pattern: "POST /people/{address}/second", who: forOwner, do: (*webRequest).removePersonsFactor, again: (*webRequest).personPage},
 		{pattern: "GET /login/code", do: code},
-		{pattern: "POST /login/code", do: (*webRequest).loginCode, again: code},
+		{pattern: "POST /login/code", do: (*webRequest).loginCode, again: code, quiet: true},
 	}
 }
 

@@ -16,8 +16,8 @@ import (
 func loginRoutes() []webRoute {
 	return []webRoute{
 		{pattern: "GET /login", do: (*webRequest).loginPage},
-		{pattern: "POST /login", do: (*webRequest).login, again: (*webRequest).loginPage},
-		{pattern: "POST /logout", do: (*webRequest).logout},
+		{pattern: "POST /login", do: (*webRequest).login, again: (*webRequest).loginPage, quiet: true},
+		{pattern: "POST /logout", do: (*webRequest).logout, quiet: true},
 	}
 }
 

@@ -176,7 +176,10 @@ func (q *webRequest) chosen() (User, error) {
 	return u, nil
 }
 
-func (q *webRequest) personPage() error {
+func (q *webRequest) personPage() error { return q.showPerson("person") }
+
+// showPerson shows a page about the person that its address names.
+func (q *webRequest) showPerson(page string) error {
 	u, err := q.chosen()
 	if err != nil {
 		return err
@@ -185,7 +188,7 @@ func (q *webRequest) personPage() error {
 	if err != nil {
 		return err
 	}
-	return q.show("person", p)
+	return q.show(page, p)
 }
 
 // onPerson carries out an order for the person that the page is about, and tells that on the page.
@@ -317,17 +320,7 @@ func (q *webRequest) removeApp(u *User, path string) error {
 	return q.done(path, "apps.removed", name)
 }
 
-func (q *webRequest) removePage() error {
-	u, err := q.chosen()
-	if err != nil {
-		return err
-	}
-	p, err := q.person(&u)
-	if err != nil {
-		return err
-	}
-	return q.show("remove", p)
-}
+func (q *webRequest) removePage() error { return q.showPerson("remove") }
 
 // removePerson wants the address typed once more: it cannot be taken back with a click.
 func (q *webRequest) removePerson() error {
