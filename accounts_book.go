@@ -24,6 +24,9 @@ type User struct {
 
 	SendAs []string `toml:"send_as,omitempty" json:"send_as,omitempty"` // addresses elsewhere
 
+	Forward     []string `toml:"forward,omitempty" json:"forward,omitempty"`           // addresses elsewhere that mail goes on to
+	ForwardOnly bool     `toml:"forward_only,omitempty" json:"forward_only,omitempty"` // and no copy stays here
+
 	Away *AwayNote `toml:"away,omitempty" json:"away,omitempty"` // nil: none
 
 	Apps []AppPassword `toml:"app_password,omitempty" json:"app_passwords,omitempty"`
@@ -86,6 +89,7 @@ func (b *accountBook) clone() *accountBook {
 		c.Users[i].Apps = slices.Clone(c.Users[i].Apps)
 		c.Users[i].Recovery = slices.Clone(c.Users[i].Recovery)
 		c.Users[i].SendAs = slices.Clone(c.Users[i].SendAs)
+		c.Users[i].Forward = slices.Clone(c.Users[i].Forward)
 		if note := c.Users[i].Away; note != nil {
 			own := *note
 			c.Users[i].Away = &own

@@ -88,6 +88,9 @@ func (u *User) check(i int, taken map[string]bool) *accountsMistake {
 	if err := u.checkOutside(); err != nil {
 		return &accountsMistake{tomlPlace{table: "user", n: i, key: "send_as"}, err}
 	}
+	if key, err := u.checkForward(); err != nil {
+		return &accountsMistake{tomlPlace{table: "user", n: i, key: key}, err}
+	}
 	if mistake := u.checkAway(i); mistake != nil {
 		return mistake
 	}
@@ -233,6 +236,9 @@ func (b *accountBook) comparable() [2]any {
 		if len(u.SendAs) == 0 {
 			u.SendAs = nil
 		}
+		if len(u.Forward) == 0 {
+			u.Forward = nil
+		}
 	}
 	return [2]any{append([]User{}, c.Users...), append([]Alias{}, c.Aliases...)}
 }
@@ -329,6 +335,12 @@ func (u *User) text() string {
 	}
 	if len(u.SendAs) > 0 {
 		writeField(&out, "", "send_as", u.SendAs)
+	}
+	if len(u.Forward) > 0 {
+		writeField(&out, "", "forward", u.Forward)
+	}
+	if u.ForwardOnly {
+		writeField(&out, "", "forward_only", true)
 	}
 	writeTime(&out, "", u.Created)
 	if u.Away != nil {

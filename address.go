@@ -24,7 +24,9 @@ type Address struct {
 var ErrBadAddress = errors.New("not a mail address")
 
 // Longest parts of an address in octets, RFC 5321 §4.5.3.1.1 to §4.5.3.1.3
-// (a path of 256 octets includes the angle brackets).
+// (a path of 256 octets includes the angle brackets). The limit of the local
+// part holds for addresses that are made here: senders of lists and of
+// forwarders (srs.go) are often longer, and RFC 5321 §4.5.3.1 asks to take them.
 const (
 	maxLocalPart = 64
 	maxDomain    = 255
@@ -55,7 +57,7 @@ func ParseAddress(s string) (Address, error) {
 
 // valid says whether the parts could stand in an envelope.
 func (a Address) valid() bool {
-	if a.Local == "" || len(a.Local) > maxLocalPart || len(a.Local)+1+len(a.Domain) > maxAddress {
+	if a.Local == "" || len(a.Local)+1+len(a.Domain) > maxAddress {
 		return false
 	}
 	if !utf8.ValidString(a.Local) || !utf8.ValidString(a.Domain) || strings.IndexFunc(a.Local, unicode.IsControl) >= 0 {

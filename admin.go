@@ -21,7 +21,8 @@ type order struct {
 	ID    string      `json:"id,omitempty"`   // of a message that waits; "": all
 	Quota QuotaChange `json:"quota,omitzero"`
 
-	Away *AwayNote `json:"away,omitempty"` // an out-of-office note
+	NoCopy bool      `json:"no_copy,omitempty"` // of what is forwarded
+	Away   *AwayNote `json:"away,omitempty"`    // an out-of-office note
 
 	Diagnosis *Diagnosis     `json:"diagnosis,omitempty"` // that a command has made
 	Relay     *RelaySetting  `json:"relay,omitempty"`     // its port may be 0, and its password is in Password
@@ -168,6 +169,11 @@ func (ad *admin) perform(o order) (answer, error) {
 	}
 	if verb, ok := strings.CutPrefix(o.Do, "user away "); ok {
 		if a, known, err := ad.onAway(verb, o); known {
+			return a, err
+		}
+	}
+	if verb, ok := strings.CutPrefix(o.Do, "user forward "); ok {
+		if a, known, err := ad.onForward(verb, o); known {
 			return a, err
 		}
 	}

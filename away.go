@@ -121,7 +121,7 @@ func (r *Rules) answer(job awayJob) {
 		return
 	}
 	written, ok := r.writtenTo(job.account, job.header)
-	if !ok || !r.answers.Take(FloodSender{Identity: Identity{Account: job.account}}) {
+	if !ok || !r.answers.Take(senderOf(job.account)) {
 		return
 	}
 	first, err := r.cfg.Answered.take(job.account, job.sender.Key(), r.cfg.Now())

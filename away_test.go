@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -49,6 +50,10 @@ func openRulesWorld(t *testing.T) (*outWorld, *movedClock) {
 	signer := &DKIMSigner{Dir: t.TempDir(), IsLocal: w.Accounts.IsLocalDomain}
 	w.adjust = func(s *Sender) { s.Sign = signer.Sign }
 	w.clock = clock.now
+	var err error
+	if w.srs, err = OpenSRS("", slog.New(slog.DiscardHandler), clock.now); err != nil {
+		t.Fatal(err)
+	}
 	w.reopen(w.next.port)
 	return w, clock
 }
@@ -64,7 +69,7 @@ func (w *outWorld) arrives(from, text string, to ...string) {
 		c.send("RCPT TO:<" + rcpt + ">\r\n")
 		c.expect("250 ")
 	}
-	c.send("DATA\r\n" + text + "\r\n.\r\n")
+	c.send("DATA\r\n" + strings.ReplaceAll(text, "\r\n.", "\r\n..") + "\r\n.\r\n")
 	c.expect("354 ", "250 ")
 }
 

@@ -104,6 +104,7 @@ type house struct {
 	codes    *OneTimeCodes
 	zone     *HouseZone
 	answered *AwayMemory
+	srs      *SRS
 	log      *slog.Logger
 }
 
@@ -144,6 +145,9 @@ func openHouse(data dataDir, hostname string, log *slog.Logger) (*house, error) 
 		return nil, err
 	}
 	h.answered = NewAwayMemory(data.away())
+	if h.srs, err = OpenSRS(data.senders(), log, nil); err != nil {
+		return nil, err
+	}
 	h.signer = &DKIMSigner{Dir: data.dkim(), IsLocal: h.accounts.IsLocalDomain}
 	h.check = OpenDailyCheck(data.doctor(), log)
 	if h.relays, err = OpenRelays(data.relays()); err != nil {
@@ -177,7 +181,7 @@ func (h *house) newSender(adjust func(*Sender)) *Sender {
 func (h *house) openOutbound(sender *Sender, adjust func(*OutboundConfig)) (*Outbound, error) {
 	cfg := OutboundConfig{
 		QueueDir: h.data.queue(), Accounts: h.accounts, Store: h.store, Sender: sender,
-		Hostname: h.hostname, PerHour: h.sendsPerHour(), Sent: h.data.sent(), Answered: h.answered, Zone: h.zone.Location, Log: h.log,
+		Hostname: h.hostname, PerHour: h.sendsPerHour(), Sent: h.data.sent(), Answered: h.answered, SRS: h.srs, Zone: h.zone.Location, Log: h.log,
 	}
 	if adjust != nil {
 		adjust(&cfg)
@@ -312,7 +316,7 @@ func (c *call) serve(ctx context.Context, h *house, g *gates) error {
 	p := g.mail
 	p.Accounts, p.Store, p.TLS, p.Hostname = h.accounts, h.store, certs.Config(), h.hostname
 	p.MaxSize, p.Log, p.Queue, p.Flood, p.Judge = h.maxSize(), h.log, out.Queue, out.Flood, spam.Judge
-	p.Deliver = out.Rules.Deliver
+	p.Deliver, p.Returns = out.Rules.Deliver, out.Rules
 	if p.Throttle == nil {
 		p.Throttle = NewThrottle(nil)
 	}

@@ -225,6 +225,9 @@ func userList(ctx context.Context, c *call) error {
 		if len(u.SendAs) > 0 {
 			notes = append(notes, "sends with "+strings.Join(u.SendAs, " "))
 		}
+		if len(u.Forward) > 0 {
+			notes = append(notes, "mail "+u.forwardWords())
+		}
 		if u.Away != nil {
 			notes = append(notes, u.Away.words())
 		}

@@ -16,6 +16,9 @@ type Envelope struct {
 	UTF8       bool        `json:"utf8,omitempty"`  // SMTPUTF8: the next server must know it, too (RFC 6531 §3.1)
 	EightBit   bool        `json:"eightbit,omitempty"`
 	RequireTLS bool        `json:"requiretls,omitempty"` // RFC 8689
+
+	Forward string `json:"forward,omitempty"` // the account here whose mail goes on; it is told what becomes of it
+	Moved   bool   `json:"moved,omitempty"`   // no copy of that stays here
 }
 
 // Recipient is one forward-path of an envelope.
@@ -29,6 +32,14 @@ type Recipient struct {
 func queueAddress(a Address) string {
 	a.Domain = normalDomain(a.Domain)
 	return a.String()
+}
+
+// ReportTo gives who is told what becomes of the message; "" for nobody.
+func (e *Envelope) ReportTo() string {
+	if e.Forward != "" {
+		return e.Forward
+	}
+	return e.From
 }
 
 // NotifySet is when a sender wants to be told of a recipient (RFC 3461 §4.1).

@@ -26,6 +26,7 @@ const (
 	floodSlots   = 12 // of an hour: what was sent longer ago is forgotten slot by slot
 	floodSlot    = time.Hour / floodSlots
 	floodTellGap = 24 * time.Hour
+	floodPeople  = 1000 // of whom it is kept that they have sent nothing
 )
 
 // FloodSender is who sends, and from where.
@@ -71,6 +72,7 @@ func (l *FloodLimit) Take(from FloodSender) bool {
 	l.mu.Lock()
 	c := l.people[from.Account]
 	if c == nil {
+		l.makeRoom(now)
 		c = &floodCount{by: map[string]*[floodSlots]int{}}
 		l.people[from.Account] = c
 	}
@@ -91,6 +93,18 @@ func (l *FloodLimit) Take(from FloodSender) bool {
 		l.exceeded(report)
 	}
 	return ok
+}
+
+// makeRoom forgets those who have sent nothing within the hour, where there are very many. The lock is held.
+func (l *FloodLimit) makeRoom(now time.Time) {
+	if len(l.people) < floodPeople {
+		return
+	}
+	for account, c := range l.people {
+		if c.advance(now) == 0 && now.Sub(c.told) >= floodTellGap {
+			delete(l.people, account)
+		}
+	}
 }
 
 // GiveBack takes back n recipients of a message that was not sent after all.

@@ -57,7 +57,7 @@ const layout = `
 	queue: send envelope words mailbox maildir conn.clip message notice
 	flood: words accounts.Identity maildir.writeJSON maildir.readJSON
 	outbox: accounts address mailbox mailstate message notice queue send
-	rules (away): accounts address naming.normalDomain maildir mailbox message envelope queue send.isPrintable conn.clip notice.mailDate flood foldername
+	rules (away forward srs): received.isVerdictField mailbox.cutLast accounts address naming.normalDomain maildir mailbox message envelope queue send.isPrintable conn.clip notice.mailDate flood foldername
 	outbound: rules outbox accounts address mailbox mailstate message send queue envelope flood notice foldername
 
 	pop3: accounts conn sasl mailbox mailstate protocols.Protocols
@@ -66,7 +66,7 @@ const layout = `
 
 	textindex:
 	imap: accounts acl conn sasl mailbox mailstate message mutf7 textindex protocols.Protocols
-	protocols: accounts conn mailbox received queue flood pop3 smtp imap verify.isNear
+	protocols: address.Address accounts conn mailbox received queue flood pop3 smtp imap verify.isNear
 
 	doctor: resolver address tls dns dkim.DNSRecord verify received.ReceivedMail send queue.cleanText accounts.roundSize maildir.writeJSON maildir.readJSON protocols.Port protocols.isPermission protocols.isWindowsError
 

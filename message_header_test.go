@@ -135,7 +135,7 @@ func TestParseAddress(t *testing.T) {
 	}
 	for _, in := range []string{
 		"", "@", "a@", "@b", "a", "a b@c", "a@b c", "a\x00@b", "\"a\nb\"@c", "a@-b", "a@b..c", "a@b.", "a@[1.2.3]",
-		"a@[nonsense]", `"a@b`, `"a\"@b`, `""@b`, "a\xff@b", strings.Repeat("a", 65) + "@b", "a@" + strings.Repeat("b", 64),
+		"a@[nonsense]", `"a@b`, `"a\"@b`, `""@b`, "a\xff@b", strings.Repeat("a", 253) + "@b", "a@" + strings.Repeat("b", 64),
 		"a@" + strings.Repeat("bb.", 90) + "c", "a,b@c", "<a@b>",
 	} {
 		if a, err := ParseAddress(in); !errors.Is(err, ErrBadAddress) {

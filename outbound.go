@@ -28,9 +28,12 @@ type OutboundConfig struct {
 	PerHour  int                   // recipients elsewhere that one person may write to within an hour
 	Sent     string                // DATA/sent.json, how many it were; "": a restart forgets it
 	Answered *AwayMemory           // by out-of-office notes
+	SRS      *SRS                  // of forwarded mail; nil: nothing is forwarded
 	Zone     func() *time.Location // of the house; nil: the machine's
 	Log      *slog.Logger
 	Now      func() time.Time // nil: time.Now
+
+	step func(name string) // see RulesConfig
 }
 
 // Outbound is safe for concurrent use.
@@ -56,11 +59,11 @@ func OpenOutbound(cfg OutboundConfig) (*Outbound, error) {
 		wake: make(chan struct{}, 1), boxes: map[string]*outbox{}, changes: map[string]QueueEntry{}, looks: map[string]bool{}}
 	var err error
 	o.Queue, err = OpenQueue(QueueConfig{
-		Dir: cfg.QueueDir, Send: o.send, Destination: o.destination, Report: o.report, Changed: o.boxes.changed, Damaged: o.tellOfDamage,
+		Dir: cfg.QueueDir, Send: o.send, Destination: o.destination, Report: o.report, GiveBack: o.giveBack, Changed: o.boxes.changed, Damaged: o.tellOfDamage,
 		Hostname: func() string { return cfg.Hostname }, Log: cfg.Log, Now: cfg.Now,
 	})
 	o.boxes.queue = o.Queue
-	o.Rules = NewRules(RulesConfig{Answered: cfg.Answered, Accounts: cfg.Accounts, Store: cfg.Store, Queue: o.Queue, Hostname: cfg.Hostname,
+	o.Rules = NewRules(RulesConfig{Answered: cfg.Answered, SRS: cfg.SRS, step: cfg.step, Accounts: cfg.Accounts, Store: cfg.Store, Queue: o.Queue,
 		Zone: cfg.Zone, Log: cfg.Log, Now: cfg.Now})
 	if err == nil {
 		cfg.Store.GuardTransfers(o.boxes.mayTransfer)
@@ -204,11 +207,28 @@ func (o *Outbound) undelivered(ctx context.Context, err error) Outcome {
 	return Outcome{Enhanced: "4.3.0", Text: "It cannot be delivered at the moment"}
 }
 
+// giveBack puts a message into the INBOX of the person for whom it should have gone on, and could not.
+func (o *Outbound) giveBack(ctx context.Context, env *Envelope, text io.Reader) error {
+	accounts, failed := o.accountsOf(env.Forward)
+	if failed != nil {
+		if failed.State == SendFailed {
+			o.cfg.Log.Warn("a message that could not be forwarded is for nobody any more", "account", env.Forward)
+			return nil
+		}
+		return errors.New(failed.Text)
+	}
+	from := env.From
+	if sender, known, err := o.Rules.ReturnTo(from); known && err == nil {
+		from = sender.String()
+	}
+	return o.deliver(ctx, from, text, accounts)
+}
+
 // report brings a report to the sender of a message: into the INBOX of somebody here, else back into the queue with the null
 // reverse-path, so that nobody is told of it in turn (RFC 5321 §4.5.5). Who has sent with an address elsewhere is told here:
 // the provider of that address may be what cannot be reached.
 func (o *Outbound) report(ctx context.Context, about *Envelope, message []byte) error {
-	to := about.From
+	to := about.ReportTo()
 	addr, err := ParseAddress(to)
 	if err != nil {
 		return fmt.Errorf("reporting to %q: %w", to, err)

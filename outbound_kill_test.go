@@ -18,6 +18,19 @@ import (
 // nextServerVariable makes the test binary an appliance whose other servers are in the test: "DNS PORT".
 const nextServerVariable = "APPLIANCE_TEST_NEXT"
 
+// stepVariable names a step of Rules.Deliver at which such an appliance ends as if it were killed.
+const stepVariable = "APPLIANCE_TEST_STEP"
+
+func endAtStep(name string) {
+	if name != os.Getenv(stepVariable) {
+		return
+	}
+	if self, err := os.FindProcess(os.Getpid()); err == nil {
+		_ = self.Kill()
+	}
+	select {}
+}
+
 // runTowards is run of the command run, for such an appliance.
 func runTowards(next string, args []string) int {
 	dns, port, _ := strings.Cut(next, " ")
@@ -28,7 +41,7 @@ func runTowards(next string, args []string) int {
 	}
 	c := &call{stdin: strings.NewReader(""), stdout: io.Discard, stderr: os.Stderr, adjust: func(s *Sender) {
 		s.Resolver, s.Port = &Resolver{Servers: []string{dns}}, number
-	}}
+	}, adjustOutbound: func(cfg *OutboundConfig) { cfg.step = endAtStep }}
 	return c.do(context.Background(), args)
 }
 
@@ -38,6 +51,7 @@ type killWorld struct {
 	data    string
 	offset  int
 	next    string
+	step    string // at which it ends; "": at none
 	process *exec.Cmd
 	number  int
 	most    int       // so many are submitted
@@ -50,7 +64,7 @@ type killWorld struct {
 func (w *killWorld) start() {
 	w.t.Helper()
 	w.process = exec.Command(os.Args[0], "run", "--data", w.data, "--listen", "127.0.0.1", "--port-offset", strconv.Itoa(w.offset), "--log-level", "error")
-	w.process.Env = append(os.Environ(), nextServerVariable+"="+w.next)
+	w.process.Env = append(os.Environ(), nextServerVariable+"="+w.next, stepVariable+"="+w.step)
 	w.process.Stderr = w.stderr
 	if w.stderr == nil {
 		w.process.Stderr = os.Stderr

@@ -138,6 +138,8 @@ type outWorld struct {
 
 	adjust func(*Sender) // before it is used; nil: nothing
 	clock  func() time.Time
+	srs    *SRS
+	step   func(name string)
 
 	markers int // messages that have marked the end of answers
 }
@@ -170,11 +172,11 @@ func (w *outWorld) reopen(port int) {
 	if w.adjust != nil {
 		w.adjust(sender)
 	}
-	out, err := OpenOutbound(OutboundConfig{QueueDir: w.dir, Accounts: w.Accounts, Store: w.Store, Sender: sender, Hostname: "mail.test", PerHour: 5, Sent: filepath.Join(filepath.Dir(w.dir), "sent.json"), Answered: NewAwayMemory(filepath.Join(filepath.Dir(w.dir), "away")), Now: w.clock, Log: slog.New(slog.NewTextHandler(w.log, nil))})
+	out, err := OpenOutbound(OutboundConfig{QueueDir: w.dir, Accounts: w.Accounts, Store: w.Store, Sender: sender, Hostname: "mail.test", PerHour: 5, Sent: filepath.Join(filepath.Dir(w.dir), "sent.json"), Answered: NewAwayMemory(filepath.Join(filepath.Dir(w.dir), "away")), SRS: w.srs, step: w.step, Now: w.clock, Log: slog.New(slog.NewTextHandler(w.log, nil))})
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.out, w.Queue, w.Flood, w.Deliver = out, out.Queue, out.Flood, out.Rules.Deliver
+	w.out, w.Queue, w.Flood, w.Deliver, w.Returns = out, out.Queue, out.Flood, out.Rules.Deliver, out.Rules
 	w.end = inBackground(out.Run)
 	w.t.Cleanup(w.end)
 }

@@ -86,6 +86,12 @@ type Protocols struct {
 	// Nil: Store.Deliver.
 	Deliver func(ctx context.Context, in *Incoming, from string, to []Delivery) error
 
+	// Returns knows to whom bounces of forwarded mail go. Nil: there are none.
+	Returns interface {
+		ReturnTo(address string) (to Address, known bool, err error)
+		TakeBounce(to Address) bool
+	}
+
 	limits   connLimits                                  // zero: the defaults
 	anyPort  bool                                        // take free ports in place of the table's numbers
 	listen   func(address string) (net.Listener, error)  // nil: listenTCP

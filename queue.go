@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"path/filepath"
@@ -52,6 +53,8 @@ type QueueConfig struct {
 	Destination func(from, domain string) string
 	// Report delivers a report to the sender of a message with this envelope: to a local mailbox, or back into the queue.
 	Report func(ctx context.Context, about *Envelope, message []byte) error
+	// GiveBack delivers a message here that could not be forwarded, to the person for whom it should have been.
+	GiveBack func(ctx context.Context, env *Envelope, text io.Reader) error
 	// Changed is told, if it is not nil, of each message whose state has changed; gone says that it waits no more.
 	Changed  func(e QueueEntry, gone bool)
 	Damaged  func(ids []string) // is told, if it is not nil, which messages were set aside as they cannot be read

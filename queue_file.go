@@ -25,9 +25,10 @@ const (
 type queueRecord struct {
 	Envelope Envelope         `json:"envelope"`
 	Queued   time.Time        `json:"queued"`
-	Size     int64            `json:"size"`           // octets of the text
-	Told     bool             `json:"told,omitempty"` // the sender knows that it waits
-	States   []recipientState `json:"states"`         // parallel to Envelope.Recipients
+	Size     int64            `json:"size"`               // octets of the text
+	Told     bool             `json:"told,omitempty"`     // the sender knows that it waits
+	Returned bool             `json:"returned,omitempty"` // it was to be forwarded, and is in the INBOX
+	States   []recipientState `json:"states"`             // parallel to Envelope.Recipients
 }
 
 // recipientState is how far a recipient has come.

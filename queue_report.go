@@ -58,7 +58,11 @@ type reportedRecipient struct {
 // 5321 §4.5.5: the null reverse-path), nor where the sender wants none. Where a failure cannot be told, the recipients wait
 // and fail once more; a delay is told at the next sweep.
 func (q *Queue) report(ctx context.Context, item *queueItem, news []reportedRecipient, now time.Time) {
-	if item.Envelope.From == "" {
+	switch {
+	case item.Envelope.Forward != "":
+		q.reportForward(ctx, item, news, now)
+		return
+	case item.Envelope.From == "":
 		return
 	}
 	for _, action := range [...]reportAction{actionFailed, actionDelayed, actionRelayed, actionDelivered} {
@@ -173,7 +177,7 @@ func (r *reportWriter) head(out *bytes.Buffer, subject string) {
 	if subject != "" {
 		title += ": " + subject
 	}
-	noticeHeader(out, r.q.cfg.Hostname(), r.item.Envelope.From, title, "auto-replied", r.now)
+	noticeHeader(out, r.q.cfg.Hostname(), r.item.Envelope.ReportTo(), title, "auto-replied", r.now)
 	fmt.Fprintf(out, "Content-Type: multipart/report; report-type=delivery-status;\r\n\tboundary=%q\r\n\r\n", r.parts.Boundary())
 }
 
@@ -195,14 +199,19 @@ func (r *reportWriter) words() error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "This is the mail server %s.\n\n", r.q.cfg.Hostname())
 	sent := r.item.Queued.Local().Format("2 January 2006, 15:04")
-	switch r.action() {
-	case actionFailed:
+	forward := r.item.Envelope.Forward != ""
+	switch action := r.action(); {
+	case forward && r.item.Envelope.Moved:
+		fmt.Fprintf(&b, "A message of %s for you is in your INBOX, as it could not be forwarded to:\n", sent)
+	case forward:
+		fmt.Fprintf(&b, "A message of %s for you could not be forwarded to:\n", sent)
+	case action == actionFailed:
 		fmt.Fprintf(&b, "Your message of %s could not be delivered to:\n", sent)
-	case actionDelayed:
+	case action == actionDelayed:
 		fmt.Fprintf(&b, "Your message of %s still waits. You need not do anything: the server tries\nagain, for %d days in all. It waits for:\n", sent, int(queueLifetime/(24*time.Hour)))
-	case actionRelayed:
+	case action == actionRelayed:
 		fmt.Fprintf(&b, "Your message of %s was passed on to a server that tells no more about:\n", sent)
-	case actionDelivered:
+	case action == actionDelivered:
 		fmt.Fprintf(&b, "Your message of %s was delivered to:\n", sent)
 	}
 	for _, a := range r.about {

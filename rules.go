@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"time"
@@ -11,29 +12,34 @@ import (
 // Rules carries out what people have set for mail that arrives for them. It stands between those who receive and the store:
 //
 //	away.go, away_memory.go  an answer while somebody is away
+//	forward.go, srs.go       mail that goes on to addresses elsewhere
 //
 // Mail that is collected from accounts elsewhere comes by none of this: it may be days old, who has sent it is not proven, and
 // the account elsewhere has rules of its own, so that a sender would be answered twice. Nor do reports and notices of the
 // appliance itself. Safe for concurrent use.
 type Rules struct {
-	cfg     RulesConfig
-	answers *FloodLimit // answers an hour
-	jobs    chan awayJob
+	cfg      RulesConfig
+	answers  *FloodLimit // answers an hour, by account
+	forwards *FloodLimit // addresses forwarded to, by account
+	bounces  *FloodLimit // bounces that come back, by sender
+	jobs     chan awayJob
 }
 
 // RulesConfig is what NewRules needs.
 type RulesConfig struct {
 	Answered *AwayMemory // by out-of-office notes
+	SRS      *SRS        // nil: nothing is forwarded
 	Accounts *Accounts
 	Store    *Store
 	Queue    *Queue
-	Hostname string
 	Zone     func() *time.Location // of days that are given without one; nil: the machine's
 	Log      *slog.Logger
 	Now      func() time.Time // nil: time.Now
+
+	step func(name string) // is told how far a message has come; nil: nobody
 }
 
-// maxRuledHeader is how many octets of a header are looked at; a message with a longer one is not answered.
+// maxRuledHeader is how many octets of a header are looked at; a message with a longer one is neither answered nor forwarded.
 const maxRuledHeader = 128 << 10
 
 // NewRules makes the rules. Nobody is answered before Run.
@@ -47,12 +53,23 @@ func NewRules(cfg RulesConfig) *Rules {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.step == nil {
+		cfg.step = func(string) {}
+	}
 	r := &Rules{cfg: cfg, jobs: make(chan awayJob, awayWaiting)}
-	r.answers = NewFloodLimit(awayPerHour, func(r FloodReport) {
-		cfg.Log.Warn("no more out-of-office notes are sent within this hour", "account", r.Sender.Account, "limit", awayPerHour)
-	}, cfg.Now)
+	limit := func(perHour int, what string) *FloodLimit {
+		return NewFloodLimit(perHour, func(report FloodReport) {
+			cfg.Log.Warn("the limit of an hour is reached", "of", what, "who", report.Sender.Account, "limit", perHour)
+		}, cfg.Now)
+	}
+	r.answers = limit(awayPerHour, "out-of-office notes")
+	r.forwards = limit(forwardsPerHour, "forwarded mail")
+	r.bounces = limit(bouncesPerHour, "bounces of forwarded mail")
 	return r
 }
+
+// senderOf gives whom a limit counts.
+func senderOf(account string) FloodSender { return FloodSender{Identity: Identity{Account: account}} }
 
 // Run answers until ctx ends, and then what has come before.
 func (r *Rules) Run(ctx context.Context) {
@@ -73,13 +90,60 @@ func (r *Rules) Run(ctx context.Context) {
 	}
 }
 
-// Deliver is Store.Deliver of a message that has come by SMTP, from this reverse-path ("" for the null one), with what its
-// recipients have set. The message has the fields that this server puts in front.
-func (r *Rules) Deliver(ctx context.Context, in *Incoming, from string, to []Delivery) error {
-	jobs := r.awayJobs(in, from, to)
-	if err := r.cfg.Store.Deliver(ctx, in, to); err != nil {
-		return err
+// ruledMessage is a message that is about to be delivered.
+type ruledMessage struct {
+	in   *Incoming
+	from string // reverse-path, "" for the null one
+
+	fields []headerField
+	err    error
+	read   bool
+}
+
+// errHeaderRuled says that a header is too long for what is to be done with it.
+var errHeaderRuled = errors.New("its header is too long")
+
+// header reads the header, once.
+func (m *ruledMessage) header() ([]headerField, error) {
+	if m.read {
+		return m.fields, m.err
 	}
+	m.read = true
+	raw, err := readHeader(bufio.NewReader(io.NewSectionReader(m.in, 0, m.in.Size())), maxRuledHeader)
+	switch {
+	case errors.Is(err, errHeaderTooLong):
+		m.err = errHeaderRuled
+	case err != nil:
+		m.err = err
+	default:
+		m.fields = splitHeader(raw)
+	}
+	return m.fields, m.err
+}
+
+// Deliver is Store.Deliver of a message that has come by SMTP, from this reverse-path ("" for the null one), with what its
+// recipients have set. The message has the fields that this server puts in front. Consumes in.
+func (r *Rules) Deliver(ctx context.Context, in *Incoming, from string, to []Delivery) error {
+	defer in.Discard()
+	m := &ruledMessage{in: in, from: from}
+	jobs := r.awayJobs(m, to)
+	copies := r.forwardCopies(m, to)
+	defer func() {
+		for _, c := range copies {
+			c.discard()
+		}
+	}()
+	stay := r.moveOn(copies, to)
+	r.cfg.step("moved")
+	if len(stay) > 0 {
+		if err := r.cfg.Store.Deliver(ctx, in, stay); err != nil {
+			r.takeBack(copies)
+			return err
+		}
+	}
+	r.cfg.step("delivered")
+	r.copyOn(copies)
+	r.cfg.step("forwarded")
 	for _, job := range jobs {
 		select {
 		case r.jobs <- job:
@@ -90,32 +154,18 @@ func (r *Rules) Deliver(ctx context.Context, in *Incoming, from string, to []Del
 	return nil
 }
 
-// awayJobs gives what may be to answer of a message that is about to be delivered. For most there is nothing to do.
-func (r *Rules) awayJobs(in *Incoming, from string, to []Delivery) (jobs []awayJob) {
-	sender, err := ParseAddress(from)
-	if err != nil { // the null one, above all
-		return nil
-	}
-	var header []headerField
+// awayJobs gives what may be to answer of a message. For most there is nothing to do.
+func (r *Rules) awayJobs(m *ruledMessage, to []Delivery) (jobs []awayJob) {
 	for _, target := range to {
 		if target.Folder != inboxName || r.noteFor(target.Account) == nil {
 			continue
 		}
-		if header == nil {
-			if header = headerOfIncoming(in); header == nil {
-				return nil
-			}
+		sender, err := ParseAddress(m.from)
+		header, headerErr := m.header()
+		if err != nil || headerErr != nil { // the null reverse-path, above all
+			return nil
 		}
 		jobs = append(jobs, awayJob{target.Account, sender, header})
 	}
 	return jobs
-}
-
-// headerOfIncoming reads the header of a message, nil for one that is too long.
-func headerOfIncoming(in *Incoming) []headerField {
-	raw, err := readHeader(bufio.NewReader(io.NewSectionReader(in, 0, in.Size())), maxRuledHeader)
-	if err != nil {
-		return nil
-	}
-	return splitHeader(raw)
 }

@@ -11,6 +11,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"strconv"
 	"strings"
@@ -303,28 +304,33 @@ func (a *Accounts) delayKeys() {
 
 // readSecret reads what made-up and new salts come from, or makes it. The file may be lost: then names
 // without an account get other salts, and accounts keep theirs.
-func (a *Accounts) readSecret() error {
-	if a.cfg.Secret != "" {
-		text, err := os.ReadFile(a.cfg.Secret)
+func (a *Accounts) readSecret() (err error) {
+	a.secret, err = keptSecret(a.cfg.Secret, "the secret of SCRAM salts", a.cfg.Log)
+	return err
+}
+
+// keptSecret reads a secret from a file, or makes one and keeps it there; file "" means that it is another one each time.
+func keptSecret(file, what string, log *slog.Logger) ([]byte, error) {
+	if file != "" {
+		text, err := os.ReadFile(file)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("reading the secret of SCRAM salts: %w", err)
+			return nil, fmt.Errorf("reading %s: %w", what, err)
 		}
 		secret, decodeErr := hex.DecodeString(strings.TrimSpace(string(text)))
 		if err == nil && decodeErr == nil && len(secret) == sha256.Size {
-			a.secret = secret
-			return nil
+			return secret, nil
 		}
 		if err == nil {
-			a.cfg.Log.Warn("the secret of SCRAM salts is damaged and made again", "file", a.cfg.Secret)
+			log.Warn(what+" is damaged and made again", "file", file)
 		}
 	}
-	a.secret = make([]byte, sha256.Size)
-	_, _ = rand.Read(a.secret) // never fails
-	if a.cfg.Secret == "" {
-		return nil
+	secret := make([]byte, sha256.Size)
+	_, _ = rand.Read(secret) // never fails
+	if file == "" {
+		return secret, nil
 	}
-	if err := writeFileAtomic(a.cfg.Secret, []byte(hex.EncodeToString(a.secret)+"\n")); err != nil {
-		a.cfg.Log.Warn("the secret of SCRAM salts could not be kept, the next start makes another", "err", err)
+	if err := writeFileAtomic(file, []byte(hex.EncodeToString(secret)+"\n")); err != nil {
+		log.Warn(what+" could not be kept, the next start makes another", "err", err)
 	}
-	return nil
+	return secret, nil
 }

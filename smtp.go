@@ -72,6 +72,7 @@ type smtpMail struct {
 	env      Envelope  // of the same recipients, for the queue
 	outside  int       // recipients whose mail is not kept here
 	queued   bool      // it goes by the queue
+	bounce   bool      // of forwarded mail, to its sender elsewhere
 	accounts []string  // that they reach, each once
 	commands int       // RCPTs that were accepted, repetitions included
 }
@@ -223,6 +224,12 @@ func (s *smtpSession) Rcpt(to string, opts *smtp.RcptOptions) error {
 	defer s.mu.Unlock()
 	if s.mail.commands >= smtpMaxRecipients {
 		return s.refuse(452, smtp.EnhancedCode{4, 5, 3}, "A message has %d recipients at most, send it to the others separately", smtpMaxRecipients)
+	}
+	if known, err := s.bounce(to); known {
+		return err
+	}
+	if s.mail.bounce {
+		return s.oneBounce()
 	}
 	addr, err := envelopeAddress(to, s.mail.utf8)
 	if err != nil {

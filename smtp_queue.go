@@ -68,9 +68,13 @@ func (s *smtpSession) outside(addr Address, opts *smtp.RcptOptions) error {
 func (s *smtpSession) enqueue(mail smtpMail, r io.Reader) (id string, err error) {
 	q := s.p.Queue
 	mail.env.ID = newQueueID()
-	in, _, err := s.take(mail, mail.env.ID, r, func() (*Incoming, error) { return s.p.Store.Receive(q.TmpDir()) })
+	in, verdict, err := s.take(mail, mail.env.ID, r, func() (*Incoming, error) { return s.p.Store.Receive(q.TmpDir()) })
 	if err != nil {
 		return "", err
+	}
+	if mail.bounce && verdict.Folder != "" {
+		in.Discard()
+		return "", s.refuse(550, smtp.EnhancedCode{5, 7, 1}, "What looks unwanted is not sent on")
 	}
 	id, err = q.Submit(in, &mail.env)
 	switch {

@@ -99,18 +99,17 @@ type webRoute struct {
 // webRoutes is the table of all routes.
 func webRoutes() []webRoute {
 	return slices.Concat(homeRoutes(), loginRoutes(), firstRoutes(), peopleRoutes(), addressRoutes(), resetRoutes(),
-		accountRoutes(), factorRoutes(), awayRoutes(),
+		accountRoutes(), factorRoutes(), mineRoutes(),
 		connectRoutes(), autoconfigRoutes(), autodiscoverRoutes(), domainRoutes())
 }
 
 // webOrders lists the orders that the page may give. None of them answers with a mail, or a part of one.
 func webOrders() []string {
-	return []string{
+	return append(mineOrders(),
 		"user add", "user remove", "user rename", "user name", "user passwd", "user disable", "user enable", "user quota", "user reset-link",
 		"user app-password add", "user app-password remove", "user two-factor remove", "alias add", "alias remove",
 		"doctor facts", "relay set", "relay remove", "relay list",
-		"user away set", "user away off",
-	}
+	)
 }
 
 // NewWeb makes the page.

@@ -1,0 +1,14 @@
+package main
+
+import "slices"
+
+// What a person sets for the own mail; the first page leads there.
+
+func mineRoutes() []webRoute {
+	return slices.Concat(awayRoutes(), forwardRoutes())
+}
+
+// mineOrders are the orders that these pages give.
+func mineOrders() []string {
+	return []string{"user away set", "user away off", "user forward set", "user forward off"}
+}
