@@ -154,6 +154,8 @@ func (s *CollectSource) check() (key string, err error) {
 	if s.Folder != "" {
 		if s.Folder = canonicalName(s.Folder); s.Folder == inboxName {
 			s.Folder = ""
+		} else if s.Folder == outboxName || strings.HasPrefix(s.Folder, outboxName+"/") {
+			return "folder", errors.New("the Outbox shows what waits to be sent: take another folder")
 		} else if _, err := encodeFolder(s.Folder); err != nil {
 			return "folder", fmt.Errorf("no folder can be named %q: take a name such as Work, or Work/Old for one below another", s.Folder)
 		}

@@ -183,6 +183,7 @@ func TestCollectCommands(t *testing.T) {
 				{"right\n", "collect add maria pop3 localhost:1 me --password-stdin", 1, "appliance: nothing was stored: localhost:1 refuses connections"},
 				{"right\n", "collect add maria pop3 " + server(pop) + " me --password-stdin --every 5s", 1, "appliance: \"5s\" is no time between two looks: take one from 1m to 24h, such as 5m\n"},
 				{"right\n", "collect add maria pop3 " + server(pop) + " me --password-stdin --folder a//b", 1, "appliance: no folder can be named \"a//b\": "},
+				{"right\n", "collect add maria pop3 " + server(pop) + " me --password-stdin --folder Outbox", 1, "appliance: the Outbox shows what waits to be sent: take another folder"},
 				{"", "collect add maria pop3 " + server(pop) + " me", 2, "appliance: there is no terminal to ask for the password: give it with --password-stdin\n"},
 				{"", "collect add nobody pop3 " + server(pop) + " me", 1, "appliance: nobody@home.lan has no account here; "},
 				{"", "collect add maria pop3 " + server(pop) + " me --every 10s", 1, "appliance: \"10s\" is no time between two looks: "},
