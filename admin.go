@@ -71,7 +71,8 @@ type answer struct {
 	Used  Quota `json:"used,omitzero"`  // what a maildrop holds
 	Limit Quota `json:"limit,omitzero"` // what it may hold
 
-	Logins LastLogins `json:"logins,omitzero"`
+	Logins   LastLogins    `json:"logins,omitzero"`
+	Sessions []MailSession `json:"sessions,omitempty"`
 
 	Sources []CollectReport `json:"sources,omitempty"`
 	Changed bool            `json:"changed,omitempty"` // it was there already
@@ -100,6 +101,7 @@ type admin struct {
 	// Of an appliance that runs:
 	status       func() *ServerStatus
 	firstAccount func(name string) (FirstAccount, error)
+	sessions     []openSessions
 	endSessions  func(account, via string, any bool) // of mail programs; nil: there are none
 }
 
@@ -174,6 +176,11 @@ func (ad *admin) perform(o order) (answer, error) {
 	}
 	if verb, ok := strings.CutPrefix(o.Do, "user forward "); ok {
 		if a, known, err := ad.onForward(verb, o); known {
+			return a, err
+		}
+	}
+	if verb, ok := strings.CutPrefix(o.Do, "sessions "); ok {
+		if a, known, err := ad.onSessions(verb, o); known {
 			return a, err
 		}
 	}

@@ -345,6 +345,7 @@ func (c *call) serve(ctx context.Context, h *house, g *gates) error {
 	if err != nil {
 		return err
 	}
+	ad.sessions = []openSessions{p, page}
 	g.web.Handler = page
 	defer inBackground(page.Run)()
 	defer inBackground(g.web.Serve)()

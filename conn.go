@@ -149,7 +149,9 @@ type Conn struct {
 	peek   [1]byte // the byte that ended WaitInput, while peeked
 	peeked bool
 
-	who atomic.Pointer[MailSession] // nil: nobody is logged in
+	who    atomic.Pointer[MailSession]    // nil: nobody is logged in
+	doing  atomic.Pointer[sessionCommand] // nil: nothing since the login
+	client atomic.Pointer[string]         // what the program calls itself; nil: nothing
 }
 
 // newConn wraps an accepted connection. Its silence is limited by PreLogin,
@@ -419,7 +421,7 @@ func (c *Conn) rejectLogin(protocol, user string, err error) {
 // is the mechanism of SASL or "password".
 func (c *Conn) loggedIn(protocol, by string, id Identity) {
 	c.raw.setEnd(time.Time{})
-	c.who.Store(&MailSession{Identity: id, Protocol: protocol, Remote: c.Remote, Since: time.Now()})
+	c.who.Store(&MailSession{Identity: id, Protocol: protocol, Remote: c.Remote, TLS: c.secure != nil, Since: time.Now()})
 	c.env.accounts.LoggedIn(id, protocol)
 	c.Log.Info("login", "protocol", protocol, "account", id.Account, "via", id.Via, "by", by, "tls", c.secure != nil)
 }
@@ -429,14 +431,6 @@ func (c *Conn) Logout() {
 	c.who.Store(nil)
 	c.raw.setIdle(c.env.limits.PreLogin)
 	c.raw.setEnd(time.Now().Add(c.env.limits.Login))
-}
-
-// MailSession is one connection of a mail program in which somebody is logged in.
-type MailSession struct {
-	Identity
-	Protocol string
-	Remote   netip.Addr
-	Since    time.Time // of the login
 }
 
 // pause waits, but not longer than the appliance runs.

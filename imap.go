@@ -265,6 +265,7 @@ func (s *imapSession) run(cmd *imapCommand) error {
 	if state := s.state(); verb.states&state == 0 {
 		return imapBad("%s", wrongState(verb.states, state))
 	}
+	s.c.Begins(cmd.name)
 	if cmd.name != "IDLE" {
 		s.p.text.enter()
 		defer s.p.text.leave()
@@ -578,9 +579,11 @@ func (s *imapSession) identify(cmd *imapCommand) error {
 	if err := cmd.sp(); err != nil {
 		return err
 	}
+	var words []string // names and values in turns (RFC 2971 §3.1)
 	if cmd.peek() == '(' {
 		err := cmd.list(func() error {
-			_, _, err := cmd.nstring()
+			word, _, err := cmd.nstring()
+			words = append(words, word)
 			return err
 		})
 		if err != nil {
@@ -592,8 +595,18 @@ func (s *imapSession) identify(cmd *imapCommand) error {
 	if err := cmd.end(); err != nil {
 		return err
 	}
+	s.c.CallsItself(clientName(words))
 	s.line(`* ID ("name" "appliance")`)
 	return nil
+}
+
+// clientName makes one name of what a program says of itself.
+func clientName(words []string) string {
+	said := map[string]string{}
+	for i := 0; i+1 < len(words); i += 2 {
+		said[strings.ToLower(words[i])] = words[i+1]
+	}
+	return said["name"] + " " + said["version"]
 }
 
 // enable is ENABLE (RFC 9051 §6.3.1): what is unknown is left out of the answer.

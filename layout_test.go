@@ -44,7 +44,7 @@ const layout = `
 	settings: naming tomlfile maildir.writeFileAtomic
 	accounts (password scram): settings.checkZone address naming tomlfile maildir mailstate
 	tls: address words maildir naming resolver
-	conn (throttle strangers inflate): accounts
+	conn (throttle strangers inflate): words accounts
 	sasl: accounts conn
 	dkim: resolver mailbox.plainName maildir address.ErrBadAddress
 	received: address message
@@ -75,10 +75,10 @@ const layout = `
 	log:
 	service: maildir.renameFile maildir.removeFile datadir.letIn
 	check (carry): accounts acl attributes datadir doctor flagjournal foldername keywords maildir mailbox movein naming queue relay settings uidlist words.tameWords
-	admin: rules accounts acl address naming mailbox mailstate queue relay send doctor movein spam settings tls protocols.Port log.Trouble
+	admin: conn.MailSession rules accounts acl address naming mailbox mailstate queue relay send doctor movein spam settings tls protocols.Port log.Trouble
 	control: admin datadir maildir
 	web: accounts address tls dns relay admin.order admin.answer conn doctor settings naming protocols.Port tomlfile.decodeTOML webport.hostOfRequest
-	command (firststart): check rules web conn.NewThrottle conn.Throttle accounts address resolver dkim dns doctor send relay queue flood outbound movein admin control datadir mailbox mailstate naming protocols settings tls verify spam webport words log service queue.cleanText
+	command (firststart): conn.MailSession check rules web conn.NewThrottle conn.Throttle accounts address resolver dkim dns doctor send relay queue flood outbound movein admin control datadir mailbox mailstate naming protocols settings tls verify spam webport words log service queue.cleanText
 	main: command service
 `
 

@@ -176,6 +176,7 @@ func (s *pop3Session) do(verb, arg string) error {
 	if s.drop == nil {
 		return s.authorization(verb, arg)
 	}
+	s.c.Begins(verb)
 	return s.transaction(verb, arg)
 }
 

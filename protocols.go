@@ -437,17 +437,30 @@ func refuse(spec portSpec, reason string, raw net.Conn) {
 	_ = raw.Close()
 }
 
-// Sessions lists the sessions in which an account is logged in, in no order.
+// Sessions lists the sessions in which an account is logged in, those of all for "", in no order.
 func (p *Protocols) Sessions(account string) []MailSession {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var list []MailSession
 	for c := range p.conns {
-		if s := c.who.Load(); s != nil && s.Account == account {
+		if s := c.Session(); s != nil && (account == "" || s.Account == account) {
 			list = append(list, *s)
 		}
 	}
 	return list
+}
+
+// EndSession closes the session with this ID, of anybody for account ""; false where there is none.
+func (p *Protocols) EndSession(account, id string) (MailSession, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
+		if s := c.Session(); s != nil && s.ID == id && (account == "" || s.Account == account) {
+			c.raw.abort()
+			return *s, true
+		}
+	}
+	return MailSession{}, false
 }
 
 // EndSessions closes the sessions of an account that were logged in with the main password (via "") or one app password; all of

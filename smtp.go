@@ -149,6 +149,7 @@ func (s *smtpSession) awaitData() {
 func (s *smtpSession) Mail(from string, opts *smtp.MailOptions) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.c.Begins("MAIL")
 	switch {
 	case s.mail.given:
 		return smtpReply(503, smtp.EnhancedCode{5, 5, 1}, "A sender was given already, say RSET first")
@@ -222,6 +223,7 @@ func (s *smtpSession) badAddress(err error, detail int) error {
 func (s *smtpSession) Rcpt(to string, opts *smtp.RcptOptions) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.c.Begins("RCPT")
 	if s.mail.commands >= smtpMaxRecipients {
 		return s.refuse(452, smtp.EnhancedCode{4, 5, 3}, "A message has %d recipients at most, send it to the others separately", smtpMaxRecipients)
 	}
@@ -298,6 +300,7 @@ func (m *smtpMail) has(addr Address) bool {
 func (s *smtpSession) Data(r io.Reader) error {
 	s.running.Add(1)
 	defer s.running.Done()
+	s.c.Begins("DATA")
 	s.mu.Lock()
 	mail := s.mail
 	mail.rcpts, mail.accounts = slices.Clone(mail.rcpts), slices.Clone(mail.accounts)

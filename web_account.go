@@ -147,6 +147,8 @@ func (q *webRequest) removeMyApp() error { return q.removeApp(&q.user, accountPa
 func (q *webRequest) endMySession() error {
 	mine := func(s *webSession) bool { return s.account == q.user.Address }
 	switch id := q.field("id"); id {
+	case "one":
+		return q.endOne(q.user.Address, q.field("session"), accountPath)
 	case "mail":
 		q.EndMail(q.user.Address, "", true)
 		return q.done(accountPath, "account.mail_ended")

@@ -351,7 +351,7 @@ func (v *webView) Protocol(name string) string {
 		return v.T("protocol.imap")
 	case "pop3":
 		return v.T("protocol.pop3")
-	case "smtp":
+	case "smtp", "submission":
 		return v.T("protocol.smtp")
 	case "web":
 		return v.T("protocol.web")
