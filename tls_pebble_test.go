@@ -11,12 +11,14 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -37,6 +39,7 @@ type pebbleWorld struct {
 	root      string         // file
 	issuer    *x509.CertPool // of the certificates that it gives
 	password  string
+	later     atomic.Int64 // how far the appliance's clock is ahead, in ns
 }
 
 // startPebble starts the authority. Its certificates are good for some seconds; it comes to the ports 80 and 443 of the offset.
@@ -83,7 +86,9 @@ func startPebble(t *testing.T, offset, seconds int) *pebbleWorld {
 // start starts the appliance.
 func (w *pebbleWorld) start(data string, offset int, args ...string) {
 	w.t.Helper()
-	w.running = startAdjusted(w.t, data, offset, &call{adjustCertificates: func(cfg *CertificatesConfig) { cfg.Public.Resolver = w.dns.Resolver }}, args...)
+	w.running = startAdjusted(w.t, data, offset, &call{adjustCertificates: func(cfg *CertificatesConfig) {
+		cfg.Public.Resolver, cfg.Now = w.dns.Resolver, func() time.Time { return time.Now().Add(time.Duration(w.later.Load())) }
+	}}, args...)
 	if found := regexp.MustCompile(`(?m)^  Password +(\S+)$`).FindStringSubmatch(w.stdout.String()); found != nil {
 		w.password = found[1]
 	}
@@ -450,6 +455,106 @@ func TestPebbleRenewal(t *testing.T) {
 	for _, s := range sessions {
 		s.lives(t)
 	}
+}
+
+// pebbleDoor stands before the authority and can be shut: then connections end before a word is said.
+type pebbleDoor struct {
+	open atomic.Bool
+	shut atomic.Int64 // connections that it was shut for
+}
+
+// throughDoor has the authority reached through a door, which is shut at first.
+func (w *pebbleWorld) throughDoor() *pebbleDoor {
+	w.t.Helper()
+	directory, err := url.Parse(w.directory)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	behind := directory.Host
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { l.Close() })
+	d := new(pebbleDoor)
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			if !d.open.Load() {
+				d.shut.Add(1)
+				conn.Close()
+				continue
+			}
+			go passOn(conn, behind)
+		}
+	}()
+	directory.Host = l.Addr().String()
+	w.directory = directory.String()
+	return d
+}
+
+// passOn copies between a connection and a new one, both ways, until one of them ends.
+func passOn(conn net.Conn, address string) {
+	defer conn.Close()
+	other, err := net.Dial("tcp", address)
+	if err != nil {
+		return
+	}
+	defer other.Close()
+	go func() {
+		defer other.Close()
+		_, _ = io.Copy(other, conn)
+	}()
+	_, _ = io.Copy(conn, other)
+}
+
+// TestPebbleDownForAnHour has the authority down for an hour of the appliance's clock while the name leads here: it is asked ever
+// less often, sessions stay open under the machine's own certificate, and the certificate comes with the first try after that.
+func TestPebbleDownForAnHour(t *testing.T) {
+	offset := freeOffset(t)
+	w := startPebble(t, offset, 24*3600)
+	door := w.throughDoor()
+	w.dns.add(t, "mail.example.test. A 127.0.0.1")
+	w.start(filepath.Join(t.TempDir(), "data"), offset, w.flags()...)
+	sessions := w.openSessions()
+
+	begin, tries := time.Now(), 0
+	var next time.Time // when the appliance wants to try again
+	for next.Before(begin.Add(time.Hour)) {
+		before := next
+		w.await("a try fails", time.Minute, func() bool {
+			s := w.status()["mail.example.test"]
+			next = s.Retry
+			return s.Error != "" && next.After(before)
+		})
+		if tries++; tries > 5 {
+			t.Fatal("the authority is asked more than five times in an hour")
+		}
+		if s := w.status()["mail.example.test"]; s.Kind != CertificateLocal || !strings.Contains(s.Error, "cannot be reached") {
+			t.Errorf("after try %d: %+v", tries, s)
+		}
+		if _, given := w.served(993, "mail.example.test"); given {
+			t.Error("an authority's certificate while there is none")
+		}
+		w.later.Store(int64(time.Until(next) + time.Second))
+	}
+	if tries < 3 || door.shut.Load() < int64(tries) {
+		t.Errorf("%d tries and %d connections in an hour", tries, door.shut.Load())
+	}
+	door.open.Store(true)
+	w.status() // it looks at the clock
+	w.awaitServed("mail.example.test", 30*time.Second)
+	for _, s := range sessions {
+		s.lives(t)
+	}
+	w.await("the status says so", 30*time.Second, func() bool {
+		s := w.status()["mail.example.test"]
+		return s.Kind == CertificatePublic && s.Error == ""
+	})
+	t.Logf("%d tries in the hour", tries)
 }
 
 // TestPebbleOnePort gets a certificate although another program has one of the ports. One after the other: certmagic keeps the
