@@ -217,7 +217,7 @@ func TestCollectGaps(t *testing.T) {
 			t.Errorf("%v %v: %s", test.fault, test.every, s)
 		}
 	}
-	if collectGap(faultPassing, 1<<40, time.Minute) != time.Hour || collectGap(faultSetup, 1<<40, time.Minute) != 4*time.Hour {
+	if collectGap(faultPassing, 1<<30, time.Minute) != time.Hour || collectGap(faultSetup, 1<<30, time.Minute) != 4*time.Hour {
 		t.Error("a long row of failures")
 	}
 }
