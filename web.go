@@ -26,7 +26,7 @@ import (
 //     webRequest.done with a sentence.
 //  2. A template web/NAME.html, which defines "content" and is rendered by q.show("NAME", data). It has the methods of webView:
 //     {{$.T "key"}} is a text, {{template "token" $}} stands in every form, {{$.Value "field"}} is what was typed.
-//  3. The texts, in web/en.toml and web/de.toml, at least NAME.title; TestWebTexts holds that both have the same keys, with the
+//  3. The texts, in web/en.toml and web/de.toml, at least NAME.title (or data with the method Heading); TestWebTexts holds that both have the same keys, with the
 //     same verbs, and that each is used. Where the page belongs into the navigation, a line in webNav.
 //  4. A test in web_NAME_test.go, with startPage and browser of web_test.go.
 //

@@ -39,6 +39,7 @@ type webPerson struct {
 	Messages        int64
 	Quota           string // as it is typed
 	Share           int    // of the bar, in percent
+	Full            bool   // nearly all of the limit is used
 	Last            time.Time
 	Logins          []webLoginTime
 	Apps            []webApp
@@ -83,8 +84,12 @@ func (q *webRequest) person(u *User) (webPerson, error) {
 	}
 	p.Used, p.Messages, p.Limit = a.Used.Bytes, a.Used.Messages, a.Limit.Bytes
 	p.Share = share(p.Used, p.Limit)
+	p.Full = p.Share >= nearlyFull
 	return p, nil
 }
+
+// nearlyFull is the share of the limit, in percent, from which on a bar warns.
+const nearlyFull = 90
 
 // share gives how much of all something is, in percent; something is at least one, and 0 of all is nothing.
 func share(part, all int64) int {
@@ -93,6 +98,9 @@ func share(part, all int64) int {
 	}
 	return int(max(1, min(100, part*100/all)))
 }
+
+// Heading is that of the page about a person.
+func (p webPerson) Heading() string { return p.Address }
 
 func personPath(address string) string { return "/people/" + url.PathEscape(address) }
 

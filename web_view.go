@@ -208,6 +208,9 @@ func (v *webView) Title() string {
 	if name, ok := v.Data.(string); ok && v.name == "refusal" {
 		return v.T(name + ".title")
 	}
+	if about, ok := v.Data.(interface{ Heading() string }); ok && v.q.words.texts[v.name+".title"] == "" {
+		return about.Heading()
+	}
 	return v.T(v.name + ".title")
 }
 
