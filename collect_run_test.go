@@ -37,6 +37,47 @@ func (w *collectWorld) inbox(numbers ...int) func() bool {
 	return func() bool { return slices.Equal(w.here(inboxName), want) }
 }
 
+// An account that gets another address goes on collecting, and nothing comes twice.
+func TestCollectForRenamedAccount(t *testing.T) {
+	s := transcriptServer(t, &Protocols{})
+	s.appendTo(t, mailNo(1)).Release()
+	w := openCollectWorld(t)
+	w.c.cfg.Dialer.Roots = s.client.RootCAs
+	end := w.run()
+	defer end()
+	w.from(&OutsideServer{Protocol: protocolIMAP, Host: "localhost", Port: s.ports["imaps"], TLS: tlsImplicit, Login: "ann", Password: "ann-secret"}, true)
+	w.until("the first message", w.inbox(1))
+	const to = "anna@home.lan"
+	if err := w.store.Rename("ann@home.lan", to, func() error { return w.accounts.Rename("ann@home.lan", to) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.c.RenameAccount("ann@home.lan", to); err != nil {
+		t.Fatal(err)
+	}
+	s.appendTo(t, mailNo(2)).Release()
+	count := func() (n int) {
+		for _, sub := range []string{"new", "cur"} {
+			names, err := listNames(filepath.Join(w.dir, "mail", "home.lan", "anna", sub))
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += len(names)
+		}
+		return n
+	}
+	w.until("the second message", func() bool { return count() >= 2 })
+	w.until("the end of the look", func() bool {
+		list, err := w.c.List(to)
+		return err == nil && len(list) == 1 && list[0].Waiting
+	})
+	if n := count(); n != 2 {
+		t.Errorf("%d messages", n)
+	}
+	if list, err := w.c.List("ann@home.lan"); err != nil || len(list) != 0 {
+		t.Errorf("%v %v", list, err)
+	}
+}
+
 // A server that can IDLE tells at once; one session does all, ends with a removal, and no goroutine is left.
 func TestCollectIdle(t *testing.T) {
 	s := transcriptServer(t, &Protocols{})

@@ -392,11 +392,9 @@ func (c *Collector) RenameAccount(account, to string) error {
 		return err
 	}
 	c.mu.Lock()
-	for i := 0; i < len(old); i++ { // with the lock held, none of them is looked into any more
+	for i := 0; i < len(old); i++ { // in the end, none of them is looked into any more as long as the lock is held
 		if c.jobs[old[i].id()] != nil {
-			c.mu.Unlock()
-			c.letGo(old[i].id())
-			c.mu.Lock()
+			c.endJob(old[i].id())
 			i = -1
 		}
 	}
@@ -445,6 +443,11 @@ func (c *Collector) leave(s *CollectSource) error {
 func (c *Collector) letGo(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.endJob(id)
+}
+
+// endJob is letGo with the lock held, but while it waits.
+func (c *Collector) endJob(id string) {
 	job := c.jobs[id]
 	if job == nil {
 		return
