@@ -70,6 +70,7 @@ const layout = `
 
 	doctor: resolver address tls dns dkim.DNSRecord verify received.ReceivedMail send queue.cleanText accounts.roundSize maildir.writeJSON maildir.readJSON protocols.Port protocols.isPermission protocols.isWindowsError
 
+	mdns: address.isDomainLabel tls.addressOf protocols.Port
 	webport: tls protocols.Port protocols.listenTCP
 	datadir (lock rights):
 	log:
@@ -78,7 +79,7 @@ const layout = `
 	admin: conn.MailSession rules accounts acl address naming mailbox mailstate queue relay send doctor movein spam settings tls protocols.Port log.Trouble
 	control: admin datadir maildir
 	web: accounts address tls dns relay admin.order admin.answer conn doctor settings naming protocols.Port tomlfile.decodeTOML webport.hostOfRequest
-	command (firststart): conn.MailSession check rules web conn.NewThrottle conn.Throttle accounts address resolver dkim dns doctor send relay queue flood outbound movein admin control datadir mailbox mailstate naming protocols settings tls verify spam webport words log service queue.cleanText
+	command (firststart): mdns conn.MailSession check rules web conn.NewThrottle conn.Throttle accounts address resolver dkim dns doctor send relay queue flood outbound movein admin control datadir mailbox mailstate naming protocols settings tls verify spam webport words log service queue.cleanText
 	main: command service
 `
 

@@ -19,6 +19,7 @@
 //	tls_*.go                certificates of authorities (public, acme, names) and of people (own); which one is served
 //	webport.go              the ports 80 and 443
 //	web.go, web_*.go, web/  the page that people see in a browser; web.go tells how to add to it
+//	mdns*.go                the name of this machine on the network at home
 //	protocols.go            the table of ports, accept loops, caps, shutdown
 //	conn*.go, throttle.go, strangers.go  what all sessions share
 //	sasl*.go                logging in, the same for all protocols

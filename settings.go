@@ -19,6 +19,7 @@ type Settings struct {
 	MaxMessageMB int64  `toml:"max_message_mb"` // MiB, 1 to 1024; 0: 50
 	SendsPerHour int64  `toml:"sends_per_hour"` // addresses elsewhere that one person may write to, 1 to 100000; 0: 200
 	DailyCheck   *bool  `toml:"daily_check"`    // whether the doctor asks outside once a day how all is; nil: yes
+	MDNS         *bool  `toml:"mdns"`           // whether this machine answers to its name on the network; nil: yes
 
 	DNSBL    []string `toml:"dnsbl"`    // lists that are asked for the addresses of other servers; usually none
 	Greylist bool     `toml:"greylist"` // strangers are asked to come again

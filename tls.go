@@ -235,6 +235,19 @@ func (c *Certificates) names() []string {
 	return names
 }
 
+// Called takes in a name that the machine goes by now.
+func (c *Certificates) Called(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if slices.Contains(c.cfg.Names, name) {
+		return
+	}
+	c.cfg.Names = append(slices.Clone(c.cfg.Names), name)
+	if err := c.refresh(); err != nil {
+		c.cfg.Log.Error("the machine's certificate could not be renewed", "err", err)
+	}
+}
+
 // A certificate names this many addresses at most.
 const maxCertAddresses = 32
 

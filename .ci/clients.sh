@@ -6,7 +6,7 @@
 # as nobody; all traffic stays on the loopback address.
 set -euo pipefail
 
-packages=(isync libsasl2-modules gsasl mutt swaks libnet-ssleay-perl mpop fetchmail curl offlineimap3 imapfilter dovecot-imapd dovecot-pop3d openssl netcat-openbsd strace python3-dkim python3-nacl python3-authres opendkim-tools opendkim postfix rspamd coturn chrony osslsigncode)
+packages=(isync libsasl2-modules gsasl mutt swaks libnet-ssleay-perl mpop fetchmail curl offlineimap3 imapfilter dovecot-imapd dovecot-pop3d openssl netcat-openbsd strace python3-dkim python3-nacl python3-authres opendkim-tools opendkim postfix rspamd coturn chrony osslsigncode avahi-daemon avahi-utils dbus)
 
 install_packages() {
   local missing=() p
