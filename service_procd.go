@@ -4,7 +4,8 @@ package main
 
 import "fmt"
 
-// procdInit is procd, as OpenWrt has it.
+// procdInit is procd, as OpenWrt has it. It was not run under procd: a test runs start_service of the script with procd's
+// functions replaced by its own. Not seen are the links of rc.common, respawn, and the user that is written into /etc/passwd.
 func procdInit() initSystem {
 	const file = "/etc/init.d/" + serviceName
 	return initSystem{

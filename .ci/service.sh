@@ -8,7 +8,7 @@ binary=$(readlink -f "${1:?the binary}")
 source "$(dirname "$0")/trees.sh"
 
 nspawn='' leader='' root=''
-trap 'halt; sleep 0.2; umount -l "$work/root" 2>/dev/null || true; rm -rf --one-file-system "$work"' EXIT
+trap 'halt; sleep 0.2; unmount_below "$work"; clear_away "$work"' EXIT
 
 skip() {
   note "$*: the service is not run under real service managers"

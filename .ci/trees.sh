@@ -70,3 +70,18 @@ eventually() {
     sleep 0.1
   done
 }
+
+# unmount_below DIR: all that is mounted there, the last one first.
+unmount_below() {
+  local m
+  for m in $(grep -o " $1/[^ ]*" /proc/mounts | sort -r); do umount -l "$m" || true; done
+}
+
+# clear_away DIR: removes it, unless something is still mounted there.
+clear_away() {
+  if grep -q " $1/" /proc/mounts; then
+    note "$1 is left behind: something is mounted there"
+  else
+    rm -rf "$1"
+  fi
+}
