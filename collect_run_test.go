@@ -20,7 +20,7 @@ func (w *collectWorld) run() (end func()) {
 // until waits for something.
 func (w *collectWorld) until(what string, done func() bool) {
 	w.t.Helper()
-	for range 2000 {
+	for end := time.Now().Add(90 * time.Second); time.Now().Before(end); {
 		if done() {
 			return
 		}
