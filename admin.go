@@ -73,6 +73,7 @@ type answer struct {
 
 	Logins   LastLogins    `json:"logins,omitzero"`
 	Sessions []MailSession `json:"sessions,omitempty"`
+	Moves    []MoveJob     `json:"moves,omitempty"`
 
 	Sources []CollectReport `json:"sources,omitempty"`
 	Changed bool            `json:"changed,omitempty"` // it was there already
@@ -91,6 +92,7 @@ type admin struct {
 	relays    *Relays                     // nil: nothing is sent by one
 	sender    *Sender                     // tries relays
 	collector *Collector                  // nil: nothing is collected
+	mover     *Mover                      // nil: nobody moves in
 	spam      func() (*SpamFilter, error) // opens it, if it is not open
 	tls       *tlsAdmin
 	log       *slog.Logger
@@ -181,6 +183,11 @@ func (ad *admin) perform(o order) (answer, error) {
 	}
 	if verb, ok := strings.CutPrefix(o.Do, "sessions "); ok {
 		if a, known, err := ad.onSessions(verb, o); known {
+			return a, err
+		}
+	}
+	if verb, ok := strings.CutPrefix(o.Do, "movein "); ok {
+		if a, known, err := ad.onMove(verb, o); known {
 			return a, err
 		}
 	}

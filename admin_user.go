@@ -60,6 +60,9 @@ func (ad *admin) removeUser(o order) (answer, error) {
 	if ad.collector != nil {
 		collecting = errors.Join(collecting, ad.collector.RemoveAccount(address))
 	}
+	if ad.mover != nil {
+		collecting = errors.Join(collecting, ad.mover.RemoveAccount(address))
+	}
 	path, err := ad.store.SetAside(address)
 	if err != nil {
 		return answer{}, fmt.Errorf("%s is removed, but its mail could not be set aside: %w", address, err)
@@ -158,6 +161,9 @@ func (ad *admin) renameUser(o order) (answer, error) {
 	err = errors.Join(ad.codes.Rename(user.Address, to), ad.answered.Rename(user.Address, to))
 	if ad.collector != nil {
 		err = errors.Join(err, ad.collector.RenameAccount(user.Address, to))
+	}
+	if ad.mover != nil {
+		err = errors.Join(err, ad.mover.RenameAccount(user.Address, to))
 	}
 	for account, was := range names {
 		now := account

@@ -76,11 +76,3 @@ func limitText(used, limit Quota) string {
 	}
 	return text + "."
 }
-
-// messagesText counts messages in words.
-func messagesText(n int64) string {
-	if n == 1 {
-		return "1 message"
-	}
-	return strconv.FormatInt(n, 10) + " messages"
-}

@@ -335,8 +335,9 @@ func (c *call) serve(ctx context.Context, h *house, g *gates) error {
 		defer end()
 	}
 	collector := h.openCollector(out, spam, c.adjustOutside)
+	mover := h.openMover(out, sender.Resolver, c.adjustOutside)
 	ad := &admin{accounts: h.accounts, store: h.store, queue: out.openedQueue,
-		relays: h.relays, sender: sender, facts: facts, check: h.check, collector: collector,
+		relays: h.relays, sender: sender, facts: facts, check: h.check, collector: collector, mover: mover,
 		spam: func() (*SpamFilter, error) { return spam, nil }, tls: &tlsAdmin{
 			open: func() (*Certificates, error) { return certs, nil }, names: h.names, settings: h.data.settings()}, log: h.log,
 		status: func() *ServerStatus { return h.status(all, out.Queue, certs) }, firstAccount: news.firstAccount, endSessions: p.EndSessions, codes: h.codes, answered: h.answered,
@@ -354,6 +355,7 @@ func (c *call) serve(ctx context.Context, h *house, g *gates) error {
 	}
 	defer inBackground(certs.Run)()
 	defer inBackground(collector.Run)()
+	defer inBackground(mover.Run)()
 	control, err := openControl(h.data.control(), ad)
 	if err != nil {
 		return err

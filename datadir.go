@@ -31,6 +31,7 @@ func (d dataDir) sent() string     { return d.in("sent.json") }
 func (d dataDir) policies() string { return d.in("mta-sts.json") }
 func (d dataDir) away() string     { return d.in("away") }
 func (d dataDir) senders() string  { return d.in("srs.key") }
+func (d dataDir) moves() string    { return d.in("movein") }
 func (d dataDir) dkim() string     { return d.in("dkim") }
 func (d dataDir) doctor() string   { return d.in("doctor.json") }
 func (d dataDir) relays() string   { return d.in("relays.toml") }

@@ -62,7 +62,7 @@ const layout = `
 
 	pop3: accounts conn sasl mailbox mailstate protocols.Protocols
 	smtp: accounts address naming envelope flood.FloodSender queue notice.mailDate conn sasl mailbox mailstate message received verify protocols.Protocols
-	movein (collect): outbox.outboxName accounts address words naming tomlfile maildir foldername mailbox mailstate received.Verdict message notice send resolver.asciiName conn.clip conn.earlier conn.copySize smtp.headerCopier smtp.applyVerdict smtp.messageReader smtp.errTooLarge protocols.DefaultMaxSize
+	movein (collect): outbox.outboxName resolver outbox.outboxName accounts address words naming tomlfile maildir foldername mailbox mailstate received.Verdict message notice send resolver.asciiName conn.clip conn.earlier conn.copySize smtp.headerCopier smtp.applyVerdict smtp.messageReader smtp.errTooLarge protocols.DefaultMaxSize
 
 	textindex:
 	imap: accounts acl conn sasl mailbox mailstate message mutf7 textindex protocols.Protocols
@@ -78,7 +78,7 @@ const layout = `
 	check (carry): accounts acl attributes datadir doctor flagjournal foldername keywords maildir mailbox movein naming queue relay settings uidlist words.tameWords
 	admin: conn.MailSession rules accounts acl address naming mailbox mailstate queue relay send doctor movein spam settings tls protocols.Port log.Trouble
 	control: admin datadir maildir
-	web: accounts address tls dns relay admin.order admin.answer conn doctor settings naming protocols.Port tomlfile.decodeTOML webport.hostOfRequest
+	web: movein accounts address tls dns relay admin.order admin.answer conn doctor settings naming protocols.Port tomlfile.decodeTOML webport.hostOfRequest
 	command (firststart): mdns conn.MailSession check rules web conn.NewThrottle conn.Throttle accounts address resolver dkim dns doctor send relay queue flood outbound movein admin control datadir mailbox mailstate naming protocols settings tls verify spam webport words log service queue.cleanText
 	main: command service
 `

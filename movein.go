@@ -5,90 +5,62 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 )
 
-// Mail from accounts elsewhere. The Collector looks into them again and again, by POP3 or IMAP, for as long as the appliance
-// runs, and brings what is new into the maildrops here:
-//
-//	collect_file.go        which accounts there are: DATA/collect.toml
-//	collect_dial.go        connections, TLS, what goes wrong in words
-//	collect_pop3client.go  a session by POP3
-//	collect_imapclient.go  a session by IMAP, which reads any mailbox
-//	collect_seen.go        what has been fetched: DATA/collect/ID.seen
-//	collect_take.go        one message: fetched, judged, delivered
-//	collect_round.go       one look into an account
-//	collect_status.go      how it went: DATA/collect/ID.json
-//
-// A message is deleted over there only when it is here with its directory entry and the journal says so. It is kept as it
-// came: no field is put in front but those of the spam filter. A Received field would claim that the message came to us by
-// SMTP, and would stand where filters look for who had brought it to the provider; Return-Path is the provider's, which was
-// the last server to know it. Only an Authentication-Results field that claims to be ours is left out (RFC 8601 §5).
+// Moving in: all folders of an account elsewhere are copied here once, with flags, dates and keywords, and stay over there. It
+// goes on after a cut or a restart where it was: each folder has a journal as collecting has, and what lies here already, by its
+// Message-ID, is not copied again. movein_file.go keeps it, movein_copy.go copies, movein_find.go finds the server.
 
 const (
-	collectAtOnce = 4  // looks at a time
-	collectIdle   = 50 // connections that wait for news (IDLE); further accounts are looked into every few minutes
+	movesAtOnce = 2
+	moveSave    = 2 * time.Second // between two writes of how far it has come
 )
 
-// CollectorConfig is what OpenCollector needs.
-type CollectorConfig struct {
-	File     string // DATA/collect.toml
-	Dir      string // DATA/collect, made when it is needed
+// moveGaps are the times between tries; the last one repeats.
+var moveGaps = [...]time.Duration{time.Second, 10 * time.Second, time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour}
+
+// MoverConfig is what NewMover needs.
+type MoverConfig struct {
+	Dir      string // DATA/movein, made when it is needed
 	Accounts *Accounts
 	Store    *Store
 	Hostname string
 	MaxSize  int64 // bytes of a message, 0: DefaultMaxSize
 
-	// Judge says what shall become of a message that was collected for an account; nil: it goes where the source says. A
-	// verdict that refuses puts it into Junk: there is nobody to refuse it to.
-	Judge func(ctx context.Context, account string, message io.ReaderAt, size int64) (Verdict, error)
-	// Tell delivers a message of ours to a person here.
-	Tell func(account string, message []byte) error
-
-	Dialer outsideDialer
-	Log    *slog.Logger
-	Now    func() time.Time // nil: time.Now
+	Tell     func(account string, message []byte) error // delivers a message of ours; nil: nobody is told
+	Dialer   outsideDialer
+	Resolver *Resolver // nil: no SRV records are asked for
+	Log      *slog.Logger
+	Now      func() time.Time // nil: time.Now
 }
 
-// Collector is safe for concurrent use.
-type Collector struct {
-	cfg  CollectorConfig
-	book collectBook
-	wake chan struct{}
-	slot chan struct{} // one token for each look
+// Mover moves people in, one account elsewhere a person. Safe for concurrent use.
+type Mover struct {
+	cfg       MoverConfig
+	collector *Collector // fetches and delivers, and is never run
+	slot      chan struct{}
 
-	editing sync.Mutex // held by whoever adds or removes, before mu
-
-	mu      sync.Mutex
-	running bool
-	jobs    map[string]*collectJob // by id, while it runs
-	idling  int
-	trouble string // with the file, as last logged
+	mu    sync.Mutex
+	ctx   context.Context // of Run; nil: it does not run
+	works map[string]*moveWork
+	group sync.WaitGroup
 }
 
-// collectJob is one account elsewhere while the collector runs. Covered by Collector.mu.
-type collectJob struct {
-	source CollectSource
-	status CollectStatus
-	next   time.Time
-	anyway bool               // also what could not be had so often
-	cancel context.CancelFunc // of the look that is under way; nil: none is
-	done   chan struct{}      // closed at its end
-	poke   chan struct{}      // ends an IDLE
-	leaves bool               // it is being removed
-
-	unsaved bool // its status has counted more than is on disk
+// moveWork is a move that runs. Its job is covered by Mover.mu.
+type moveWork struct {
+	job    MoveJob
+	cancel context.CancelFunc
+	done   chan struct{}
+	saved  time.Time
 }
 
-// OpenCollector gives a collector that does nothing before Run, but that changes can be made with.
-func OpenCollector(cfg CollectorConfig) *Collector {
+// NewMover gives a mover that does nothing before Run, but that moves can be begun with.
+func NewMover(cfg MoverConfig) *Mover {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -98,417 +70,285 @@ func OpenCollector(cfg CollectorConfig) *Collector {
 	if cfg.MaxSize == 0 {
 		cfg.MaxSize = DefaultMaxSize
 	}
-	return &Collector{cfg: cfg, book: collectBook{file: cfg.File}, wake: make(chan struct{}, 1),
-		slot: make(chan struct{}, collectAtOnce), jobs: map[string]*collectJob{}}
+	return &Mover{cfg: cfg, slot: make(chan struct{}, movesAtOnce), works: map[string]*moveWork{},
+		collector: OpenCollector(CollectorConfig{Accounts: cfg.Accounts, Store: cfg.Store, Hostname: cfg.Hostname, MaxSize: cfg.MaxSize,
+			Dialer: cfg.Dialer, Log: cfg.Log, Now: cfg.Now})}
 }
 
-// Run collects until ctx ends. All connections are closed when it returns.
-func (c *Collector) Run(ctx context.Context) {
-	c.mu.Lock()
-	c.running = true
-	c.mu.Unlock()
-	var looks sync.WaitGroup
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for ctx.Err() == nil {
-		if next := c.launch(ctx, &looks); next.IsZero() {
-			timer.Stop()
-		} else {
-			timer.Reset(max(0, next.Sub(c.cfg.Now())))
-		}
-		select {
-		case <-ctx.Done():
-		case <-c.wake:
-		case <-timer.C:
+// Run goes on with all moves until ctx ends.
+func (m *Mover) Run(ctx context.Context) {
+	m.mu.Lock()
+	m.ctx = ctx
+	for _, job := range m.loadAll() {
+		if job.State == MoveRunning {
+			m.launch(*job)
 		}
 	}
-	looks.Wait()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.running = false
-	for id, job := range c.jobs {
-		if job.unsaved {
-			c.writeStatus(id, &job.status)
-			job.unsaved = false
-		}
-	}
+	m.mu.Unlock()
+	<-ctx.Done()
+	m.group.Wait()
+	m.mu.Lock()
+	m.ctx = nil
+	m.mu.Unlock()
 }
 
-// hurry makes Run look what there is to do.
-func (c *Collector) hurry() {
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
-}
-
-// launch starts the looks that are due, as far as there is room, and gives the time of the next one; zero for none.
-func (c *Collector) launch(ctx context.Context, looks *sync.WaitGroup) (next time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.refresh()
-	var waiting []*collectJob
-	for _, job := range c.jobs {
-		if job.cancel == nil && !job.leaves {
-			waiting = append(waiting, job)
+// launch begins to work. The lock is held, and Run runs.
+func (m *Mover) launch(job MoveJob) {
+	ctx, cancel := context.WithCancel(m.ctx)
+	w := &moveWork{job: job, cancel: cancel, done: make(chan struct{})}
+	m.works[job.Account] = w
+	m.group.Go(func() {
+		m.work(ctx, w)
+		cancel()
+		m.mu.Lock()
+		if m.works[job.Account] == w {
+			delete(m.works, job.Account)
 		}
-	}
-	slices.SortFunc(waiting, func(a, b *collectJob) int {
-		return cmp.Or(a.next.Compare(b.next), cmp.Compare(a.source.name(), b.source.name()))
+		m.mu.Unlock()
+		close(w.done)
 	})
-	now := c.cfg.Now()
-	for _, job := range waiting {
-		if job.next.After(now) {
-			return job.next
-		}
-		select {
-		case c.slot <- struct{}{}:
-		default:
-			return time.Time{} // the end of a look wakes us
-		}
-		lookCtx, cancel := context.WithCancel(ctx)
-		job.cancel, job.done = cancel, make(chan struct{})
-		source, anyway := job.source, job.anyway
-		job.anyway = false
-		looks.Go(func() { c.look(lookCtx, job, source, anyway) })
-	}
-	return time.Time{}
 }
 
-// refresh brings the jobs in step with the file. The lock is held.
-func (c *Collector) refresh() {
-	sources, err := c.book.list()
+// errMoveRuns says that somebody has a move that is not over.
+func errMoveRuns(job *MoveJob) error {
+	return fmt.Errorf("%s moves in from %s at %s already; `appliance movein stop %s` ends that", job.Account, job.Server.Login, job.Server.Host, job.Account)
+}
+
+// Start begins to move somebody in from an account, whose login was tried. One that has failed goes on with the password that is
+// right, where it was; another one begins anew.
+func (m *Mover) Start(account string, server OutsideServer) (MoveJob, error) {
+	user, err := m.cfg.Accounts.User(account)
 	if err != nil {
-		if text := err.Error(); text != c.trouble {
-			c.cfg.Log.Error("what is collected stays as it was", "err", err)
-			c.trouble = text
-		}
-		return
+		return MoveJob{}, err
 	}
-	c.trouble = ""
-	listed := map[string]bool{}
-	for _, s := range sources {
-		id := s.id()
-		listed[id] = true
-		job := c.jobs[id]
-		if job == nil {
-			job = &collectJob{source: s, status: c.readStatus(id), poke: make(chan struct{}, 1)}
-			if job.next = job.status.Next; job.next.Sub(c.cfg.Now()) > collectGapLongest { // the clock was wrong then
-				job.next = time.Time{}
-			}
-			c.jobs[id] = job
-		}
-		if job.source != s {
-			job.source = s
-			job.status.mended()
-			job.next = time.Time{}
-			job.stop()
-		}
+	if _, err := server.check(); err != nil {
+		return MoveJob{}, err
 	}
-	for id, job := range c.jobs {
-		if !listed[id] && !job.leaves {
-			job.stop()
-			if job.cancel == nil {
-				delete(c.jobs, id)
-			}
-		}
-	}
-}
-
-// stop ends a look that is under way.
-func (j *collectJob) stop() {
-	if j.cancel != nil {
-		j.cancel()
-	}
-}
-
-// look is one look into an account, or many over one connection where that waits for news.
-func (c *Collector) look(ctx context.Context, job *collectJob, source CollectSource, anyway bool) {
-	began := c.cfg.Now()
-	r := &collectRound{c: c, job: job, source: source, anyway: anyway, holds: true}
-	more, err := r.run(ctx)
-	if r.holds {
-		<-c.slot
-	}
-	c.mu.Lock()
-	if ctx.Err() == nil { // what a removal or a shutdown has broken off tells nothing
-		c.settle(job, &source, began, more, err)
-	}
-	job.status.Waiting = false
-	job.cancel()
-	job.cancel = nil
-	close(job.done)
-	c.mu.Unlock()
-	c.hurry()
-}
-
-// Check says in one sentence why a source cannot be added; its password may be missing. It gives it the options that it would
-// have then, and tells of those that it has now: before has no host where it is not there.
-func (c *Collector) Check(s *CollectSource, change CollectChange) (before CollectSource, err error) {
-	if s.Password == "" {
-		s.Password = "asked for later"
-		defer func() { s.Password = "" }()
-	}
-	if err := c.normalise(s); err != nil {
-		return before, err
-	}
-	sources, err := c.book.list()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	before, err := m.load(user.Address)
 	if err != nil {
-		return before, err
+		return MoveJob{}, err
 	}
-	at, err := s.renew(sources, change)
-	if at >= 0 {
-		before = sources[at]
+	job := MoveJob{Account: user.Address, Server: server, State: MoveRunning, Began: m.cfg.Now().UTC().Truncate(time.Second)}
+	if w := m.works[user.Address]; w != nil || before != nil && before.State == MoveRunning {
+		return MoveJob{}, errMoveRuns(before)
 	}
-	return before, err
+	if before != nil && before.State == MoveFailed {
+		if before.Server.Host == server.Host && before.Server.Login == server.Login {
+			job.Folders, job.Began = before.Folders, before.Began
+		} else if err := m.dropJournals(m.moveDir(user.Address)); err != nil {
+			return MoveJob{}, err
+		}
+	}
+	if err := m.save(&job); err != nil {
+		return MoveJob{}, err
+	}
+	m.cfg.Log.Info("moving in", "account", job.Account, "host", server.Host)
+	if m.ctx != nil {
+		m.launch(job)
+	}
+	return job.public(), nil
 }
 
-// normalise brings a source into its normal form, and says in one sentence why that cannot be.
-func (c *Collector) normalise(s *CollectSource) error {
-	if _, err := s.check(); err != nil {
-		return err
+// public is a job without its password.
+func (j *MoveJob) public() MoveJob {
+	p := *j
+	p.Folders = slices.Clone(j.Folders)
+	p.Password, p.Server.Password = "", ""
+	return p
+}
+
+// Stop ends somebody's move: what is here stays, and the password is forgotten.
+func (m *Mover) Stop(account string) (MoveJob, error) {
+	m.halt(account)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	job, err := m.load(account)
+	switch {
+	case err != nil:
+		return MoveJob{}, err
+	case job == nil || job.State != MoveRunning && job.State != MoveFailed:
+		return MoveJob{}, fmt.Errorf("%s does not move in from anywhere", account)
 	}
-	user, err := c.cfg.Accounts.User(s.Account)
-	if err != nil {
-		return err
+	job.State, job.Reason, job.Ended, job.Next = MoveStopped, "", m.cfg.Now().UTC().Truncate(time.Second), time.Time{}
+	return job.public(), m.save(job)
+}
+
+// halt waits until nothing works on somebody's move.
+func (m *Mover) halt(account string) {
+	m.mu.Lock()
+	w := m.works[account]
+	m.mu.Unlock()
+	if w != nil {
+		w.cancel()
+		<-w.done
 	}
-	s.Account = user.Address
+}
+
+// Status gives how the moves go: somebody's, or all for "".
+func (m *Mover) Status(account string) (list []MoveJob) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, job := range m.loadAll() {
+		if account != "" && job.Account != account {
+			continue
+		}
+		if w := m.works[job.Account]; w != nil {
+			job = &w.job
+		}
+		list = append(list, job.public())
+	}
+	slices.SortFunc(list, func(a, b MoveJob) int { return cmp.Compare(a.Account, b.Account) })
+	return list
+}
+
+// RemoveAccount forgets the move of an account that exists no more, with its password.
+func (m *Mover) RemoveAccount(account string) error {
+	m.halt(account)
+	if err := os.RemoveAll(m.moveDir(account)); err != nil {
+		return fmt.Errorf("forgetting a move: %w", err)
+	}
 	return nil
 }
 
-// Add stores a source, whose login was tried; changed says that it was there, and is another one now: it has the options that
-// it had, but for those that change names. What was fetched from it before is not fetched again.
-func (c *Collector) Add(s CollectSource, change CollectChange) (changed bool, err error) {
-	c.editing.Lock()
-	defer c.editing.Unlock()
-	if err := c.normalise(&s); err != nil {
-		return false, err
+// RenameAccount lets a move be that of an account's new address.
+func (m *Mover) RenameAccount(account, to string) error {
+	m.halt(account)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	job, err := m.load(account)
+	if err != nil || job == nil {
+		return err
 	}
-	err = c.book.change(func(sources []CollectSource) ([]CollectSource, error) {
-		at, err := s.renew(sources, change)
-		if err != nil {
-			return nil, err
-		}
-		if changed = at >= 0; changed {
-			sources[at] = s
-			return sources, nil
-		}
-		if len(sources) >= maxCollectSources {
-			return nil, fmt.Errorf("mail is collected from %d accounts already, and more cannot be", maxCollectSources)
-		}
-		return append(sources, s), nil
-	})
-	if err != nil {
-		return false, err
+	if err := os.RemoveAll(m.moveDir(to)); err != nil {
+		return fmt.Errorf("keeping a move: %w", err)
 	}
-	c.again(&s)
-	return changed, nil
+	if err := os.Rename(m.moveDir(account), m.moveDir(to)); err != nil {
+		return fmt.Errorf("keeping a move: %w", err)
+	}
+	job.Account = to
+	if err := m.save(job); err != nil {
+		return err
+	}
+	if m.ctx != nil && m.ctx.Err() == nil && job.State == MoveRunning {
+		m.launch(*job)
+	}
+	return nil
 }
 
-// again lets a source be looked into soon, whatever went wrong before.
-func (c *Collector) again(s *CollectSource) {
-	c.mu.Lock()
-	if job := c.jobs[s.id()]; job != nil {
-		job.status.mended()
-		job.next, job.anyway = time.Time{}, true
-		select {
-		case job.poke <- struct{}{}:
-		default:
+// work works on a move until it is over, or ctx ends.
+func (m *Mover) work(ctx context.Context, w *moveWork) {
+	for tries := 0; ; tries++ {
+		before := w.progress(m)
+		err := m.trySession(ctx, w)
+		if ctx.Err() != nil {
+			m.checkpoint(w, true)
+			return
 		}
-	}
-	status := c.readStatus(s.id())
-	if status.Reason != "" {
-		status.mended()
-		c.writeStatus(s.id(), &status)
-	}
-	c.mu.Unlock()
-	c.hurry()
-}
-
-// choose gives the sources that are meant: those of an account, of a server in it and of a login there; "" for all.
-func choose(sources []CollectSource, account, host, login string) []CollectSource {
-	host = normalDomain(host)
-	return slices.DeleteFunc(sources, func(s CollectSource) bool {
-		return account != "" && s.Account != account || host != "" && s.Host != host || login != "" && s.Login != login
-	})
-}
-
-// errNothingCollected says that no source fits.
-func errNothingCollected(account, host, login string) error {
-	if account == "" {
-		return errors.New("nothing is collected: `appliance collect add` begins that")
-	}
-	return fmt.Errorf("nothing is collected for %s: see `appliance collect list`", strings.Join(strings.Fields(account+" "+host+" "+login), " "))
-}
-
-// Remove takes one source out, with what is known of its messages. The connection is closed when it returns.
-func (c *Collector) Remove(account, host, login string) (CollectSource, error) {
-	c.editing.Lock()
-	defer c.editing.Unlock()
-	var s CollectSource
-	err := c.book.change(func(sources []CollectSource) ([]CollectSource, error) {
-		fit := choose(slices.Clone(sources), account, host, login)
+		if w.progress(m) > before {
+			tries = 0
+		}
 		switch {
-		case len(fit) == 0:
-			return nil, errNothingCollected(account, host, login)
-		case len(fit) > 1:
-			return nil, fmt.Errorf("several accounts at %s are collected for %s: add the login", fit[0].Host, account)
+		case err == nil:
+			m.end(w, MoveDone, "")
+			m.tell(&w.job)
+			return
+		case errors.Is(err, errAccountGone):
+			return
+		case faultOf(err) != faultPassing:
+			m.end(w, MoveFailed, m.words(w, err))
+			return
+		case errors.Is(err, errReconnect):
+			continue
 		}
-		s = fit[0]
-		return slices.DeleteFunc(sources, func(other CollectSource) bool { return other == s }), nil
-	})
-	if err != nil {
-		return s, err
-	}
-	return s, c.leave(&s)
-}
-
-// RemoveAccount takes all sources of an account out that exists no more: its passwords shall not stay, and its mail shall
-// not be fetched for whoever gets the address next.
-func (c *Collector) RemoveAccount(account string) error {
-	c.editing.Lock()
-	defer c.editing.Unlock()
-	sources, err := c.book.list()
-	gone := choose(slices.Clone(sources), account, "", "")
-	if err != nil || len(gone) == 0 {
-		return err
-	}
-	err = c.book.change(func(sources []CollectSource) ([]CollectSource, error) {
-		return slices.DeleteFunc(sources, func(s CollectSource) bool { return s.Account == account }), nil
-	})
-	for i := range gone {
-		err = errors.Join(err, c.leave(&gone[i]))
-	}
-	return err
-}
-
-// RenameAccount lets the sources of an account be those of its new address. What was fetched from them stays known.
-func (c *Collector) RenameAccount(account, to string) error {
-	c.editing.Lock()
-	defer c.editing.Unlock()
-	sources, err := c.book.list()
-	old := choose(slices.Clone(sources), account, "", "")
-	if err != nil || len(old) == 0 {
-		return err
-	}
-	c.mu.Lock()
-	for i := 0; i < len(old); i++ { // in the end, none of them is looked into any more as long as the lock is held
-		if c.jobs[old[i].id()] != nil {
-			c.endJob(old[i].id())
-			i = -1
+		gap := moveGaps[min(tries, len(moveGaps)-1)]
+		m.mu.Lock()
+		w.job.Reason, w.job.Next = m.words(w, err), m.cfg.Now().Add(gap).UTC().Truncate(time.Second)
+		m.mu.Unlock()
+		m.checkpoint(w, true)
+		select {
+		case <-time.After(gap):
+		case <-ctx.Done():
+			return
 		}
 	}
-	for i := range old {
-		err = errors.Join(err, c.keepSeen(old[i], to))
+}
+
+// progress is how many messages a move has dealt with.
+func (w *moveWork) progress(m *Mover) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	done, _, _ := w.job.Counts()
+	return done
+}
+
+// words is an error as a sentence for whoever moves in.
+func (m *Mover) words(w *moveWork, err error) string {
+	return collectWords(&CollectSource{Account: w.job.Account, OutsideServer: w.job.Server}, err)
+}
+
+// trySession is one session, when there is room for one.
+func (m *Mover) trySession(ctx context.Context, w *moveWork) error {
+	select {
+	case m.slot <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
-	err = errors.Join(err, c.book.change(func(sources []CollectSource) ([]CollectSource, error) {
-		for i := range sources {
-			if sources[i].Account == account {
-				sources[i].Account = to
-			}
-		}
-		return sources, nil
-	}))
-	c.mu.Unlock()
-	c.hurry()
-	return err
+	defer func() { <-m.slot }()
+	return m.session(ctx, w)
 }
 
-// keepSeen lets what is known of a source be known of the one that it is for another account.
-func (c *Collector) keepSeen(s CollectSource, to string) error {
-	from := s.id()
-	s.Account = to
-	for _, suffix := range [...]string{seenSuffix, statusSuffix} {
-		err := os.Rename(filepath.Join(c.cfg.Dir, from+suffix), filepath.Join(c.cfg.Dir, s.id()+suffix))
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("keeping what was collected: %w", err)
-		}
-	}
-	return nil
+// end notes that a move is over.
+func (m *Mover) end(w *moveWork, state MoveState, reason string) {
+	m.mu.Lock()
+	w.job.State, w.job.Reason, w.job.Next = state, reason, time.Time{}
+	w.job.Ended = m.cfg.Now().UTC().Truncate(time.Second)
+	_, _, copied := w.job.Counts()
+	m.mu.Unlock()
+	m.checkpoint(w, true)
+	m.cfg.Log.Info("moved in", "account", w.job.Account, "host", w.job.Server.Host, "state", string(state), "messages", copied, "reason", reason)
 }
 
-// leave ends the look into a source that was taken out, and deletes what was kept about it.
-func (c *Collector) leave(s *CollectSource) error {
-	id := s.id()
-	c.letGo(id)
-	for _, suffix := range [...]string{seenSuffix, statusSuffix} {
-		if err := removeFile(filepath.Join(c.cfg.Dir, id+suffix)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("forgetting what was collected: %w", err)
-		}
-	}
-	return nil
-}
-
-// letGo ends the look into a source, and waits for that.
-func (c *Collector) letGo(id string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.endJob(id)
-}
-
-// endJob is letGo with the lock held, but while it waits.
-func (c *Collector) endJob(id string) {
-	job := c.jobs[id]
-	if job == nil {
+// checkpoint writes how far a move has come, now and then, or now.
+func (m *Mover) checkpoint(w *moveWork, now bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !now && time.Since(w.saved) < moveSave {
 		return
 	}
-	job.leaves = true
-	job.stop()
-	if job.cancel != nil {
-		done := job.done
-		c.mu.Unlock()
-		<-done
-		c.mu.Lock()
+	w.saved = time.Now()
+	if err := m.save(&w.job); err != nil {
+		m.cfg.Log.Error("how far a move has come is not on disk", "account", w.job.Account, "err", err)
 	}
-	delete(c.jobs, id)
 }
 
-// LookNow looks into the sources that are meant at once, also where that failed; running is false when that has to wait for
-// the start of the appliance.
-func (c *Collector) LookNow(account, host, login string) (n int, running bool, err error) {
-	sources, err := c.book.list()
-	if err != nil {
-		return 0, false, err
+// tell writes to whoever has moved in how many messages each folder has brought.
+func (m *Mover) tell(job *MoveJob) {
+	if m.cfg.Tell == nil {
+		return
 	}
-	fit := choose(sources, account, host, login)
-	if len(fit) == 0 {
-		return 0, false, errNothingCollected(account, host, login)
+	_, _, copied := job.Counts()
+	text := fmt.Sprintf("All folders of %s at %s are copied: %s.\nNothing was changed over there. The password for it is forgotten here.\n\n", job.Server.Login, job.Server.Host, messagesText(int64(copied)))
+	for i := range job.Folders {
+		text += "  " + moveWords(&job.Folders[i]) + "\n"
 	}
-	for i := range fit {
-		c.again(&fit[i])
+	if err := m.cfg.Tell(job.Account, noticeMessage(m.cfg.Hostname, job.Account, "Your mail has moved in", text, m.cfg.Now())); err != nil {
+		m.cfg.Log.Error("somebody could not be told that all mail is here", "account", job.Account, "err", err)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(fit), c.running, nil
 }
 
-// CollectReport is a source and how it goes, without its password.
-type CollectReport struct {
-	CollectSource
-	CollectStatus
-}
-
-// List gives the sources of an account, "" for all.
-func (c *Collector) List(account string) ([]CollectReport, error) {
-	sources, err := c.book.list()
-	if err != nil {
-		return nil, err
+// moveWords is how it goes with a folder, in one line.
+func moveWords(f *MoveFolder) string {
+	text := fmt.Sprintf("%s: %d of %d copied", f.Local, f.Copied, max(f.Total, f.done()))
+	if f.Here > 0 {
+		text += fmt.Sprintf(", %d were here already", f.Here)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var list []CollectReport
-	for _, s := range choose(sources, account, "", "") {
-		report := CollectReport{CollectSource: s}
-		report.Password = ""
-		if job := c.jobs[s.id()]; job != nil {
-			report.CollectStatus = job.status
-			if report.Next = job.next; job.cancel != nil {
-				report.Next = time.Time{}
-			}
-		} else {
-			report.CollectStatus = c.readStatus(s.id())
-		}
-		list = append(list, report)
+	if f.Left > 0 {
+		text += fmt.Sprintf(", %d could not be taken", f.Left)
 	}
-	return list, nil
+	if f.Reason != "" {
+		text += "; " + f.Reason
+	}
+	return text
 }

@@ -155,7 +155,7 @@ func (w *Web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 // setWebHeaders sets what keeps other pages out of ours, and ours in no cache. There is no Strict-Transport-Security: with it a
 // browser that does not know our authority yet would let nobody in.
 func setWebHeaders(h http.Header) {
-	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action 'self'; "+
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "+
 		"frame-ancestors 'none'; base-uri 'none'")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Frame-Options", "DENY") // for what does not know frame-ancestors

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strconv"
 	"strings"
 	"unicode"
 )
@@ -53,4 +54,12 @@ func plainWord(word string) bool {
 	return !strings.ContainsFunc(word, func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("@%+=:./_-", r))
 	})
+}
+
+// messagesText counts messages in words.
+func messagesText(n int64) string {
+	if n == 1 {
+		return "1 message"
+	}
+	return strconv.FormatInt(n, 10) + " messages"
 }
