@@ -113,6 +113,16 @@ func (w *outWorld) answered() (to []string) {
 	return to
 }
 
+// quiet waits until all sessions have ended: what they use is changed by reopen.
+func (w *outWorld) quiet() {
+	w.t.Helper()
+	w.until("the end of the sessions", func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return len(w.conns) == 0
+	})
+}
+
 func (w *outWorld) setAway(account string, note AwayNote) {
 	w.t.Helper()
 	if _, err := w.Accounts.SetAway(account, &note); err != nil {
@@ -290,6 +300,7 @@ func TestAwayAcrossRestarts(t *testing.T) {
 	for i, want := range []int{1, 1, 1, 2, 2} {
 		if i == 2 {
 			w.awaitNoSessions()
+			w.quiet()
 			w.reopen(w.next.port)
 		}
 		if i == 3 {

@@ -177,6 +177,7 @@ func TestForwardGiveBackWaits(t *testing.T) {
 	w.until("a second try", func() bool {
 		return w.Queue.List()[0].Recipients[0].Tries == 2 && strings.Contains(w.log.String(), "not in the INBOX yet")
 	})
+	w.quiet()
 	w.reopen(w.next.port)
 	if got := w.inboxOf(t, "bob@test.lan"); w.Queue.Len() != 1 || len(got) != 1 {
 		t.Fatalf("%d wait, bob has %q", w.Queue.Len(), got)
