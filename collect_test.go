@@ -694,11 +694,8 @@ func TestCollectForRemovedAccount(t *testing.T) {
 	w := openCollectWorld(t)
 	w.fromFake(f, protocolPOP3, false)
 	w.mustLook()
-	codes, err := OpenCodes(filepath.Join(t.TempDir(), "codes.json"), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ad := &admin{accounts: w.accounts, store: w.store, collector: w.c, codes: codes, answered: NewAwayMemory(t.TempDir()), log: w.c.cfg.Log}
+	ad := testAdmin(t, w.accounts, w.store)
+	ad.collector, ad.log = w.c, w.c.cfg.Log
 	if a := ad.do(order{Do: "user remove", Address: "ann@home.lan"}); a.Error != "" {
 		t.Fatal(a.Error)
 	}
@@ -728,4 +725,14 @@ func TestCollectMany(t *testing.T) {
 			t.Errorf("%s: %d left, %d sessions", protocol, len(left), f.count())
 		}
 	}
+}
+
+// testAdmin changes accounts as a server does that has nothing else.
+func testAdmin(t *testing.T, accounts *Accounts, store *Store) *admin {
+	t.Helper()
+	codes, err := OpenCodes(filepath.Join(t.TempDir(), "codes.json"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &admin{accounts: accounts, store: store, codes: codes, answered: NewAwayMemory(t.TempDir()), log: slog.New(slog.DiscardHandler)}
 }

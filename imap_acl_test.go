@@ -649,7 +649,7 @@ func TestSharedOwnerRemoved(t *testing.T) {
 	idle.want(t, "+ idling")
 	other := s.login(t, "ann@home.lan")
 	other.ok(t, "SELECT user/bob/INBOX")
-	ad := &admin{accounts: s.Accounts, store: s.Store, log: s.Log}
+	ad := testAdmin(t, s.Accounts, s.Store)
 	if a := ad.do(order{Do: "user remove", Address: "bob"}); a.Error != "" {
 		t.Fatal(a.Error)
 	}
