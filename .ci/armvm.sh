@@ -3,7 +3,7 @@
 # Cortex-A53 with two cores and 512 MB boots Debian for arm64, the package for it is installed, and the service is reached from
 # outside; then the program for armv6 starts on the same machine. Prints the figures. It needs root, mmdebstrap, qemu-system-arm,
 # qemu-user-static and arch-test, and some five minutes for the first time, which makes the tree; so .ci/run does it only if
-# APPLIANCE_TEST_ARMVM is set.
+# APPLIANCE_TEST_SYSTEMS is set.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 release=$1
