@@ -127,7 +127,9 @@ func (ix *index) open() *bbolt.DB {
 		err := guardFault(func() (err error) {
 			// The free list is kept in the file: without it the library reads all of the file to open it, which for a
 			// large mailbox takes seconds from an SD card.
-			db, err = bbolt.Open(ix.path, 0o600, &bbolt.Options{Timeout: indexOpenWait, FreelistType: bbolt.FreelistMapType, PageSize: 4096})
+			// A file over which the library panics stays open, and must be set aside all the same.
+			db, err = bbolt.Open(ix.path, 0o600, &bbolt.Options{Timeout: indexOpenWait, FreelistType: bbolt.FreelistMapType, PageSize: 4096,
+				OpenFile: openSharedFile})
 			if err != nil {
 				return err
 			}

@@ -32,6 +32,11 @@ func removeFile(path string) error { return os.Remove(path) }
 // openShared opens a file for reading. Nothing that others do to its name is in the way here.
 func openShared(path string) (*os.File, error) { return os.Open(path) }
 
+// openSharedFile is os.OpenFile for the same reason.
+func openSharedFile(path string, flag int, mode fs.FileMode) (*os.File, error) {
+	return os.OpenFile(path, flag, mode)
+}
+
 // isDiskFull knows the errors of a full disk or a used-up quota.
 func isDiskFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)

@@ -49,13 +49,23 @@ func removeFile(path string) error { return whileBusy(func() error { return os.R
 
 // openShared opens a file for reading, and lets it be renamed and removed meanwhile, which os.Open does not: a message gets
 // another name while somebody reads it.
-func openShared(path string) (*os.File, error) {
+func openShared(path string) (*os.File, error) { return openSharedFile(path, os.O_RDONLY, 0) }
+
+// openSharedFile is the same with os.O_RDWR and os.O_CREATE. Who may do what with a new file is said by its folder.
+func openSharedFile(path string, flag int, _ fs.FileMode) (*os.File, error) {
+	access, way := uint32(windows.GENERIC_READ), uint32(windows.OPEN_EXISTING)
+	if flag&os.O_RDWR != 0 {
+		access |= windows.GENERIC_WRITE
+	}
+	if flag&os.O_CREATE != 0 {
+		way = windows.OPEN_ALWAYS
+	}
 	name, err := windows.UTF16PtrFromString(longPath(path))
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
-	h, err := windows.CreateFile(name, windows.GENERIC_READ, windows.FILE_SHARE_READ|windows.FILE_SHARE_WRITE|windows.FILE_SHARE_DELETE,
-		nil, windows.OPEN_EXISTING, windows.FILE_ATTRIBUTE_NORMAL, 0)
+	h, err := windows.CreateFile(name, access, windows.FILE_SHARE_READ|windows.FILE_SHARE_WRITE|windows.FILE_SHARE_DELETE,
+		nil, way, windows.FILE_ATTRIBUTE_NORMAL, 0)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}

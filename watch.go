@@ -37,10 +37,15 @@ type dirListener interface {
 
 // watcher hands the notices to those who listen.
 type watcher struct {
-	log       *slog.Logger
-	mu        sync.Mutex
-	fs        *fsnotify.Watcher
-	tried     bool
+	log *slog.Logger
+
+	// calls is held while the library is called, which on Windows waits until all notices are taken. So whoever takes them
+	// must not need it.
+	calls sync.Mutex
+	fs    *fsnotify.Watcher
+	tried bool
+
+	mu        sync.Mutex               // taken after calls
 	listeners map[string][]dirListener // by watched directory
 }
 
@@ -50,8 +55,8 @@ func newWatcher(log *slog.Logger) *watcher {
 
 // add watches a directory for a listener; false where that cannot be had.
 func (w *watcher) add(dir string, l dirListener) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.calls.Lock()
+	defer w.calls.Unlock()
 	if !w.tried {
 		w.tried = true
 		fs, err := fsnotify.NewWatcher()
@@ -62,30 +67,50 @@ func (w *watcher) add(dir string, l dirListener) bool {
 			go w.run(fs)
 		}
 	}
-	if w.fs == nil || w.fs.Add(dir) != nil {
+	if w.fs == nil {
 		return false
 	}
-	if !slices.Contains(w.listeners[dir], l) {
-		w.listeners[dir] = append(w.listeners[dir], l)
+	listened := w.listen(dir, l) // before the first notice
+	if w.fs.Add(dir) != nil {
+		if !listened {
+			w.unlisten(dir, l)
+		}
+		return false
 	}
 	return true
 }
 
-func (w *watcher) remove(dir string, l dirListener) {
+// listen adds a listener, and says whether it was there already.
+func (w *watcher) listen(dir string, l dirListener) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if slices.Contains(w.listeners[dir], l) {
+		return true
+	}
+	w.listeners[dir] = append(w.listeners[dir], l)
+	return false
+}
+
+// unlisten takes a listener out, and says whether it was the last one of the directory.
+func (w *watcher) unlisten(dir string, l dirListener) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	had := w.listeners[dir]
 	// The list may be in use: listening makes a copy.
 	left := slices.DeleteFunc(slices.Clone(had), func(other dirListener) bool { return other == l })
-	switch {
-	case len(left) == len(had):
-	case len(left) > 0:
+	if len(left) > 0 {
 		w.listeners[dir] = left
-	default:
-		delete(w.listeners, dir)
-		if w.fs != nil {
-			w.fs.Remove(dir)
-		}
+		return false
+	}
+	delete(w.listeners, dir)
+	return len(had) > 0
+}
+
+func (w *watcher) remove(dir string, l dirListener) {
+	w.calls.Lock()
+	defer w.calls.Unlock()
+	if w.unlisten(dir, l) && w.fs != nil {
+		w.fs.Remove(dir)
 	}
 }
 
@@ -131,8 +156,8 @@ func (w *watcher) all() {
 }
 
 func (w *watcher) close() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.calls.Lock()
+	defer w.calls.Unlock()
 	w.tried = true
 	if w.fs != nil {
 		w.fs.Close()

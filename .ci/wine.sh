@@ -73,10 +73,14 @@ build() {
 }
 prefix() { windows wineboot -i >/dev/null; server -w || true; [ -d "$work/share/prefix/drive_c/windows" ]; }
 
-# tests PATTERN: the tests with these names.
+# tests DIR PATTERN: the tests with these names, their files below a folder of Windows. Left out is what needs more than wine has
+# (a UDP port), and what another program does to files that Windows does not let it do.
 tests() {
-  from_dir=$PWD inside "TMP=${tmp:-}" "TEMP=${tmp:-}" timeout 300 wine "$work/tests.exe" -test.short -test.failfast -test.run "$1" | tr -d '\r' |
-    tail -n 40
+  windows reg add 'HKCU\Environment' /v TEMP /d "$1" /f >/dev/null
+  windows reg add 'HKCU\Environment' /v TMP /d "$1" /f >/dev/null
+  windows cmd /c 'echo %TEMP%' | found -F "$1"
+  from_dir=$PWD inside timeout 400 wine "$work/tests.exe" -test.short -test.timeout 380s -test.run "$2" \
+    -test.skip '^Test(POP3Transcripts|SMTPTranscripts|IMAPNotifyOtherPrograms|IMAPNotifyOverflow|IMAPProgress)$' | tr -d '\r' | tail -n 60
 }
 
 # ---------------------------------------------------------------- the service
@@ -172,11 +176,11 @@ ntfs() {
   mount --bind "$work/nt" "$root/$work/nt"
 }
 names_refused() { ! touch "$work/nt/a:2,S" 2>/dev/null && ! touch "$work/nt/con" 2>/dev/null; }
-no_odd_names() { ! find "$work/nt" | found -E '[:<>|"?*\\]|[. ]$'; }
 
 tests_run() {
-  check 'windows: tests of names and files' tests "$files"
-  check 'windows: tests of the protocols' tests '^Test(POP3Transcripts|SMTPTranscripts|SMTPBodies|IMAPTranscripts|CommandsUpAndDown|ChangesReachOpenSessions|Status|LogCommand|TailFile|TailFollows|ReasonInLog|RecentTroubles|FirstAccountIsMadeOnce)$'
+  check 'windows: tests of names and files' tests 'C:\users' "^Test($files|FolderModel|Move(TakesNewestFlags|Crossing|Disk|Disturbed)|View.*|Watch.*)\$"
+  check 'windows: tests of the protocols' tests 'C:\users' \
+    '^Test(IMAP|POP3|SMTP|CommandsUpAndDown|ChangesReach|Log|Tail|RecentTroubles|ReasonIn|Status|FirstAccountIs|Control|SecondAppliance|PortsInUse|Broken)'
 }
 service_lives() {
   up
@@ -195,14 +199,13 @@ service_lives() {
 names_are_right() {
   if ntfs; then
     check 'NTFS: it refuses the names that Windows refuses' names_refused
-    tmp=Z:${work//\//\\}\\nt check 'NTFS: tests of names and files' tests "$files"
-    check 'NTFS: no name was written that Windows has not' no_odd_names
+    check 'NTFS: tests of names and files' tests "Z:${work//\//\\}\\nt" "^Test($files)\$"
   else
     note "no NTFS can be mounted here: file names are not tried on one"
   fi
 }
 
-files='^Test(Windows.*|UIDList.*|MUTF7.*|Restarts|CopyAndMove|RenameAndDeleteFolders|SetAside|DeliveryIsSeenAtOnce|MoveDisk|FlagsAfterCrash|Spelling|DefaultFolders|ManyKeywords)$'
+files='Windows.*|UIDList.*|MUTF7.*|Restarts|CopyAndMove|RenameAndDeleteFolders|SetAside|DeliveryIsSeenAtOnce|FlagsAfterCrash|Spelling|DefaultFolders|ManyKeywords|OthersTouchTheMaildir'
 check 'windows: build' build
 check 'windows: wine starts' prefix
 [ -e "$work/tests.exe" ] && [ -e "$work/appliance.exe" ] || exit
