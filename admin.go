@@ -30,9 +30,8 @@ type order struct {
 	Change    CollectChange  `json:"change,omitzero"`     // of its options
 	Host      string         `json:"host,omitempty"`      // of an account elsewhere
 	Login     string         `json:"login,omitempty"`
-	Dir       string         `json:"dir,omitempty"`     // to learn from
-	Spam      bool           `json:"spam,omitempty"`    // what lies there is unwanted
-	From      int            `json:"from,omitempty"`    // TrainReport.Next of the order before
+	Mails     []TrainMail    `json:"mails,omitempty"`   // to learn
+	Spam      bool           `json:"spam,omitempty"`    // they are unwanted
 	Own       OwnFiles       `json:"own,omitzero"`      // of a certificate that a person brings
 	OwnPEM    []byte         `json:"own_pem,omitempty"` // what is in them
 }

@@ -1,13 +1,5 @@
 package main
 
-import (
-	"context"
-	"time"
-)
-
-// trainTime is how long one order learns; then it answers, and the next goes on. It is shorter than a command waits.
-const trainTime = 15 * time.Second
-
 // onSpam carries out an order about the spam filter.
 func (ad *admin) onSpam(verb string, o order) (a answer, known bool, err error) {
 	f, err := ad.spam()
@@ -21,9 +13,7 @@ func (ad *admin) onSpam(verb string, o order) (a answer, known bool, err error) 
 		if o.Spam {
 			class = classSpam
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), trainTime)
-		defer cancel()
-		a.Train, err = f.Train(ctx, o.Dir, class, o.From)
+		a.Train = f.Train(o.Mails, class)
 	case "forget":
 		err = f.Forget()
 	default:

@@ -20,7 +20,7 @@ import (
 )
 
 // A data folder goes from Linux to Windows and back. TestCarry runs both sides here and lets the copy suffer what copies
-// suffer; TestCarryWindows runs the program for Windows on the copy, in .ci/carry.sh.
+// suffer; TestCarryWindows runs the program for Windows on the copy, in .ci/wine.sh.
 
 const (
 	// carryVariable is a command that runs programs for Windows, carryProgram the appliance for Windows.

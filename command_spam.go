@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 )
@@ -61,20 +63,39 @@ func spamTrain(ctx context.Context, c *call) error {
 	if err != nil {
 		return fmt.Errorf("finding the folder: %w", err)
 	}
-	o := order{Do: "spam train", Dir: dir, Spam: c.opt.spam != ""}
-	var all TrainReport
-	for {
-		a, err := c.order(ctx, o)
-		if err != nil {
-			return err
+	before := os.Geteuid()
+	all, err := trainFrom(ctx, dir, func(mails []TrainMail) (*TrainReport, error) {
+		a, err := c.orderRunning(ctx, order{Do: "spam train", Mails: mails, Spam: c.opt.spam != ""})
+		return a.Train, err
+	})
+	if err != nil {
+		return err
+	}
+	a, err := c.orderRunning(ctx, order{Do: "spam status"})
+	if err != nil {
+		return err
+	}
+	c.say("%s learned; in all %d unwanted and %d wanted.", messagesText(int64(all.Learned)), a.Spam.Unwanted, a.Spam.Wanted)
+	c.sayTrained(all)
+	if all.skipped(skipUnreadable) && before != os.Geteuid() {
+		return fmt.Errorf("while the service does not run, only what its user may read can be learned: start it, and do this again (%s)", elevated("appliance start"))
+	}
+	return nil
+}
+
+// orderRunning gives an order to the appliance that runs, and stays root for that: the next files may be in a folder that its user may
+// not read. Where none runs, it is order.
+func (c *call) orderRunning(ctx context.Context, o order) (answer, error) {
+	if c.data.inUse() {
+		a, err := ask(ctx, c.data.control(), o)
+		if err == nil && a.Error != "" {
+			err = errors.New(a.Error)
 		}
-		all.Add(a.Train)
-		if o.From = all.Next; !all.More {
-			c.say("%s learned; in all %d unwanted and %d wanted.", messagesText(int64(all.Learned)), a.Spam.Unwanted, a.Spam.Wanted)
-			c.sayTrained(&all)
-			return nil
+		if err == nil || a.Error != "" || errors.Is(err, errNoAnswer) {
+			return a, err
 		}
 	}
+	return c.order(ctx, o)
 }
 
 // sayTrained tells what was not learned, and why.

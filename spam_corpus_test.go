@@ -38,7 +38,7 @@ func taughtFilter(t testing.TB, mails []corpusMail) *SpamFilter {
 		if !m.odd {
 			continue
 		}
-		if r, err := f.Train(context.Background(), m.path, class, 0); err != nil || len(r.Skipped) > 0 {
+		if r, err := trainDir(f, m.path, class); err != nil || len(r.Skipped) > 0 {
 			t.Fatal(r, err)
 		}
 	}

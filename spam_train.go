@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -23,8 +22,6 @@ type TrainReport struct {
 	Learned int            `json:"learned"` // messages that were news
 	Known   int            `json:"known"`   // that were learned as the same before
 	Skipped []TrainSkipped `json:"skipped,omitempty"`
-	Next    int            `json:"next"` // how many messages and files were looked at in all
-	More    bool           `json:"more"` // there are others behind
 }
 
 // TrainSkipped are files that teach nothing, and why.
@@ -36,7 +33,7 @@ type TrainSkipped struct {
 
 // Add adds what came of the next part.
 func (r *TrainReport) Add(next *TrainReport) {
-	r.Learned, r.Known, r.Next, r.More = r.Learned+next.Learned, r.Known+next.Known, next.Next, next.More
+	r.Learned, r.Known = r.Learned+next.Learned, r.Known+next.Known
 	for _, s := range next.Skipped {
 		r.skip(s.Why, s.Count, s.Names...)
 	}
@@ -54,6 +51,11 @@ func (r *TrainReport) skip(why string, n int, names ...string) {
 	s.Names = append(s.Names, names[:min(len(names), trainNames-len(s.Names))]...)
 }
 
+// skipped says whether there is something that teaches nothing for this reason.
+func (r *TrainReport) skipped(why string) bool {
+	return slices.ContainsFunc(r.Skipped, func(s TrainSkipped) bool { return s.Why == why })
+}
+
 // The reasons for which a file teaches nothing.
 const (
 	skipNoMail     = "are no mail"
@@ -63,71 +65,97 @@ const (
 	skipNoFile     = "are links or devices"
 )
 
-// trainer learns from a folder.
-type trainer struct {
-	filter *SpamFilter
+// TrainMail is one message to learn.
+type TrainMail struct {
+	Name string `json:"name"` // of its file, as a person is told of it
+	Text []byte `json:"text"` // its beginning, as much as the filter looks at
+}
+
+// Train learns messages. What was learned before is not learned again.
+func (f *SpamFilter) Train(mails []TrainMail, class spamClass) *TrainReport {
+	var report TrainReport
+	var reader spamReader
+	l := f.learned
+	for i := range mails {
+		m, err := reader.read(l.seedOf(), bytes.NewReader(mails[i].Text), int64(len(mails[i].Text)))
+		switch {
+		case err != nil:
+			report.skip(skipUnreadable, 1, mails[i].Name)
+		case !hasField(m.fields, "From") && !hasField(m.fields, "Subject"):
+			report.skip(skipNoMail, 1, mails[i].Name)
+		case l.learn(l.messageKey("", messageName(m.fields)), 0, class, m.tokens.list):
+			report.Learned++
+		default:
+			report.Known++
+		}
+	}
+	l.sync()
+	return &report
+}
+
+// trainOctets is how much of messages goes with one order to learn them: with its base64 it is shorter than an order may be.
+const trainOctets = 640 << 10
+
+// trainReader reads the messages of a folder and hands them on, many at a time.
+type trainReader struct {
 	ctx    context.Context
-	reader spamReader
 	dir    string
-	class  spamClass
-	from   int // messages and files that were looked at before
+	send   func([]TrainMail) (*TrainReport, error)
 	report TrainReport
+
+	mails []TrainMail
+	held  int // octets of them
 }
 
-// Train learns the messages in a folder and the folders below, one a file or many in an mbox file; dir may also be one file. When ctx
-// ends it stops behind the first that it has looked at and says that there is more: the next call goes on from there if from is Next
-// of its report, 0 for the first. What was learned before is not learned again. An error is one of the folder as a whole.
-func (f *SpamFilter) Train(ctx context.Context, dir string, class spamClass, from int) (*TrainReport, error) {
-	t := &trainer{filter: f, ctx: ctx, dir: dir, class: class, from: from}
+// trainFrom hands the messages in a folder and the folders below to send, one a file or many in an mbox file; dir may also be one file.
+// Whoever calls has to be let into the folder: the service lives apart from the folders of people, and sees none of them. The report is
+// of all that send has said, and of the files that are no messages. An error is one of the folder as a whole, or of send.
+func trainFrom(ctx context.Context, dir string, send func([]TrainMail) (*TrainReport, error)) (*TrainReport, error) {
+	t := &trainReader{ctx: ctx, dir: dir, send: send}
 	err := filepath.WalkDir(dir, t.visit)
-	f.learned.sync()
-	if err != nil && !errors.Is(err, fs.SkipAll) {
-		return nil, fmt.Errorf("learning from %s: %w", dir, err)
+	if err == nil {
+		err = t.flush()
 	}
-	return &t.report, nil
+	return &t.report, err
 }
 
-// turn counts one more message or file, and says whether it is to be looked at now; fs.SkipAll ends the call.
-func (t *trainer) turn() (now bool, err error) {
-	if t.report.Next < t.from {
-		t.report.Next++
-		return false, nil
+// flush hands on what is held.
+func (t *trainReader) flush() error {
+	if len(t.mails) == 0 {
+		return nil
 	}
-	if t.report.Next > t.from && t.ctx.Err() != nil { // at least one is looked at, or calling again would not help
-		t.report.More = true
-		return false, fs.SkipAll
+	r, err := t.send(t.mails)
+	if err != nil {
+		return err
 	}
-	t.report.Next++
-	return true, nil
+	t.report.Add(r)
+	t.mails, t.held = nil, 0
+	return t.ctx.Err()
 }
 
-// skip notes that a file, or a part of one, teaches nothing.
-func (t *trainer) skip(path, part, why string) {
+// nameOf is what a person is told of a file, or of a part of one.
+func (t *trainReader) nameOf(path, part string) string {
 	name, err := filepath.Rel(t.dir, path)
 	if err != nil || name == "." {
 		name = filepath.Base(path)
 	}
-	t.report.skip(why, 1, foreignWords(name+part, 100))
+	return foreignWords(name+part, 100)
 }
 
+func (t *trainReader) skip(path, why string) { t.report.skip(why, 1, t.nameOf(path, "")) }
+
 // visit is fs.WalkDirFunc.
-func (t *trainer) visit(path string, entry fs.DirEntry, err error) error {
+func (t *trainReader) visit(path string, entry fs.DirEntry, err error) error {
 	switch {
 	case err != nil && path == t.dir:
-		return err
-	case err == nil && (entry.IsDir() || isBesideMail(entry.Name())):
-		return nil
-	case err == nil && entry.Type().IsRegular():
-		return t.file(path)
-	}
-	now, ended := t.turn()
-	switch {
-	case ended != nil || !now:
-		return ended
+		return fmt.Errorf("learning from %s: %w", t.dir, err)
 	case err != nil:
-		t.skip(path, "", skipUnreadable)
+		t.skip(path, skipUnreadable)
+	case entry.IsDir() || isBesideMail(entry.Name()):
+	case entry.Type().IsRegular():
+		return t.file(path)
 	default:
-		t.skip(path, "", skipNoFile)
+		t.skip(path, skipNoFile)
 	}
 	return nil
 }
@@ -137,80 +165,64 @@ func isBesideMail(name string) bool {
 	return strings.HasPrefix(name, "dovecot") || name == "maildirfolder" || name == "maildirsize" || name == "subscriptions"
 }
 
-// file learns one file.
-func (t *trainer) file(path string) error {
+// file reads one file.
+func (t *trainReader) file(path string) error {
 	file, err := os.Open(path)
-	if err == nil {
-		defer file.Close()
-		head := make([]byte, 512)
-		var n int
-		if n, err = file.ReadAt(head, 0); err == io.EOF {
-			err = nil
-		}
-		if head = head[:n]; err == nil && isMboxLine(firstLine(head)) {
-			return t.mbox(path, file)
-		}
-		if now, ended := t.turn(); ended != nil || !now {
-			return ended
-		}
-		if err == nil {
-			return t.plain(path, file, head)
-		}
-	} else if now, ended := t.turn(); ended != nil || !now {
-		return ended
-	}
-	t.skip(path, "", skipUnreadable)
-	return nil
-}
-
-// plain learns a file that is one message.
-func (t *trainer) plain(path string, file *os.File, head []byte) error {
-	st, err := file.Stat()
-	switch {
-	case err != nil:
-		t.skip(path, "", skipUnreadable)
-	case st.Size() == 0:
-		t.skip(path, "", skipEmpty)
-	case isCompressed(head):
-		t.skip(path, "", skipCompressed)
-	default:
-		t.learn(path, "", file, st.Size())
-	}
-	return nil
-}
-
-// mbox learns a file of many messages.
-func (t *trainer) mbox(path string, file *os.File) error {
-	number := 0
-	err := mboxMessages(io.NewSectionReader(file, 0, 1<<62), func(from, size int64) error {
-		number++
-		now, ended := t.turn()
-		if now {
-			t.learn(path, fmt.Sprintf(" message %d", number), io.NewSectionReader(file, from, size), size)
-		}
-		return ended
-	})
-	if err != nil && !errors.Is(err, fs.SkipAll) {
-		t.skip(path, "", skipUnreadable)
+	if err != nil {
+		t.skip(path, skipUnreadable)
 		return nil
 	}
-	return err
+	defer file.Close()
+	head := make([]byte, 512)
+	n, err := file.ReadAt(head, 0)
+	if head = head[:n]; err != nil && err != io.EOF {
+		t.skip(path, skipUnreadable)
+		return nil
+	}
+	switch {
+	case len(head) == 0:
+		t.skip(path, skipEmpty)
+	case isMboxLine(firstLine(head)):
+		return t.mbox(path, file)
+	case isCompressed(head):
+		t.skip(path, skipCompressed)
+	default:
+		return t.message(path, "", file, spamReads)
+	}
+	return nil
 }
 
-// learn learns one message. One that has no header is none.
-func (t *trainer) learn(path, part string, source io.ReaderAt, size int64) {
-	l := t.filter.learned
-	m, err := t.reader.read(l.seedOf(), source, size)
-	switch {
-	case err != nil:
-		t.skip(path, part, skipUnreadable)
-	case !hasField(m.fields, "From") && !hasField(m.fields, "Subject"):
-		t.skip(path, part, skipNoMail)
-	case l.learn(l.messageKey("", messageName(m.fields)), 0, t.class, m.tokens.list):
-		t.report.Learned++
-	default:
-		t.report.Known++
+// mbox reads a file of many messages.
+func (t *trainReader) mbox(path string, file *os.File) error {
+	number := 0
+	var stopped error
+	err := mboxMessages(io.NewSectionReader(file, 0, 1<<62), func(from, size int64) error {
+		number++
+		stopped = t.message(path, fmt.Sprintf(" message %d", number), io.NewSectionReader(file, from, size), size)
+		return stopped
+	})
+	if err != nil && stopped == nil {
+		t.skip(path, skipUnreadable)
 	}
+	return stopped
+}
+
+// message holds one message, of which size octets are there at most.
+func (t *trainReader) message(path, part string, source io.ReaderAt, size int64) error {
+	text, err := io.ReadAll(io.NewSectionReader(source, 0, min(size, spamReads)))
+	if err != nil {
+		t.report.skip(skipUnreadable, 1, t.nameOf(path, part))
+		return nil
+	}
+	mail := TrainMail{t.nameOf(path, part), text}
+	size = int64(len(mail.Text) + len(mail.Name) + len(`{"name":"","text":""},`))
+	if t.held+int(size) > trainOctets {
+		if err := t.flush(); err != nil {
+			return err
+		}
+	}
+	t.mails, t.held = append(t.mails, mail), t.held+int(size)
+	return nil
 }
 
 // isCompressed says whether a file begins as gzip, bzip2, xz, zstd, lz4 or ZIP have it.

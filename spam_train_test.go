@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -46,37 +48,51 @@ func TestTrain(t *testing.T) {
 		t.Fatal(err)
 	}
 	skipped := []TrainSkipped{
-		{skipNoMail, 5, []string{"box message 2", "more.txt", "notes"}}, {skipEmpty, 1, []string{"cur/empty"}},
-		{skipNoFile, 1, []string{"cur/link"}}, {skipCompressed, 1, []string{"cur/mail.gz"}},
+		{skipEmpty, 1, []string{"cur/empty"}}, {skipNoFile, 1, []string{"cur/link"}}, {skipCompressed, 1, []string{"cur/mail.gz"}},
+		{skipNoMail, 5, []string{"box message 2", "more.txt", "notes"}},
 	}
 	for _, learned := range []int{12, 0} {
-		r, err := f.Train(context.Background(), dir, classSpam, 0)
-		if want := (&TrainReport{Learned: learned, Known: 12 - learned, Skipped: skipped, Next: 20}); err != nil || !reflect.DeepEqual(r, want) {
+		r, err := trainDir(f, dir, classSpam)
+		if want := (&TrainReport{Learned: learned, Known: 12 - learned, Skipped: skipped}); err != nil || !reflect.DeepEqual(r, want) {
 			t.Errorf("%+v, %v", r, err)
 		}
 	}
-	ended, cancel := context.WithCancel(context.Background())
-	cancel()
-	all := TrainReport{More: true}
-	for calls := 1; all.More; calls++ { // each call goes on where the last ended
-		r, err := f.Train(ended, dir, classHam, all.Next)
-		if err != nil || r.Next != min(calls, 20) {
-			t.Fatalf("%+v, %v, after %d calls", r, err, calls)
-		}
-		all.Add(r)
-	}
-	if want := (TrainReport{Learned: 12, Skipped: skipped, Next: 20}); !reflect.DeepEqual(all, want) {
-		t.Errorf("bit by bit: %+v", all)
-	}
-	if s := f.Status(); s.Wanted != 12 || s.Unwanted != 0 {
-		t.Errorf("%+v", s)
-	}
-	if r, err := f.Train(context.Background(), filepath.Join(dir, "box"), classSpam, 0); err != nil || r.Learned != 2 || r.Skipped[0].Names[0] != "box message 2" {
+	if r, err := trainDir(f, filepath.Join(dir, "box"), classSpam); err != nil || r.Known != 2 || r.Skipped[0].Names[0] != "box message 2" {
 		t.Errorf("one file: %+v, %v", r, err)
 	}
-	if _, err := f.Train(context.Background(), filepath.Join(dir, "none"), classSpam, 0); err == nil || !strings.Contains(err.Error(), "learning from") {
+	if _, err := trainDir(f, filepath.Join(dir, "none"), classSpam); err == nil || !strings.Contains(err.Error(), "learning from") {
 		t.Errorf("got %v", err)
 	}
+}
+
+// TestTrainMany hands on as many messages at a time as fit into an order, of large ones the beginning.
+func TestTrainMany(t *testing.T) {
+	files := map[string]string{"large": friendLetter + strings.Repeat("and so on\r\n", 200_000)}
+	for i := range 900 {
+		files[fmt.Sprintf("%03d-%s", i, strings.Repeat("n", 90))] = letterNo(i) + strings.Repeat("x", 1000)
+	}
+	calls, mails := 0, 0
+	_, err := trainFrom(context.Background(), trainFiles(t, files), func(list []TrainMail) (*TrainReport, error) {
+		line, err := json.Marshal(controlOrder{"a secret of some length, as there is", order{Do: "spam train", Mails: list}})
+		if err != nil || len(line) >= maxControlLine {
+			t.Errorf("an order of %d octets, %v", len(line), err)
+		}
+		calls, mails = calls+1, mails+len(list)
+		return &TrainReport{}, nil
+	})
+	if err != nil || mails != 901 || calls < 3 || calls > 6 {
+		t.Errorf("%d messages in %d orders, %v", mails, calls, err)
+	}
+	refused := errors.New("refused")
+	_, err = trainFrom(context.Background(), trainFiles(t, files), func([]TrainMail) (*TrainReport, error) { return nil, refused })
+	if !errors.Is(err, refused) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// trainDir lets the filter learn from a folder.
+func trainDir(f *SpamFilter, dir string, class spamClass) (*TrainReport, error) {
+	return trainFrom(context.Background(), dir, func(mails []TrainMail) (*TrainReport, error) { return f.Train(mails, class), nil })
 }
 
 // TestTrainUnreadable goes on behind what cannot be read.
@@ -92,7 +108,7 @@ func TestTrainUnreadable(t *testing.T) {
 		}
 	}
 	defer os.Chmod(filepath.Join(dir, "c"), 0o700)
-	r, err := f.Train(context.Background(), dir, classSpam, 0)
+	r, err := trainDir(f, dir, classSpam)
 	if err != nil || r.Learned != 1 || len(r.Skipped) != 1 || r.Skipped[0].Count != 2 || r.Skipped[0].Why != skipUnreadable {
 		t.Errorf("%+v %v", r, err)
 	}

@@ -83,6 +83,18 @@ tests() {
     -test.skip '^Test(POP3Transcripts|SMTPTranscripts|IMAPNotifyOtherPrograms|IMAPNotifyOverflow|IMAPProgress)$' | tr -d '\r' | tail -n 60
 }
 
+# carried: a data folder goes from Linux to Windows and back; the test runs here and starts the program in the tree.
+carried() {
+  cat >"$work/run-windows" <<END
+#!/bin/bash
+exec chroot "$root" env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 XDG_RUNTIME_DIR=/tmp WINEDEBUG=-all WINEARCH=win64 WINEPREFIX="$work/share/prefix" wine "\$@"
+END
+  chmod +x "$work/run-windows"
+  TMPDIR=$work APPLIANCE_TEST_WINE=$work/run-windows APPLIANCE_TEST_WINDOWS_PROGRAM=$work/appliance.exe \
+    go test -count=1 -v -run '^TestCarryWindows$' . | tee "$work/carried"
+  found '^--- PASS: TestCarryWindows' <"$work/carried" # and not skipped
+}
+
 # ---------------------------------------------------------------- the service
 
 # Wine's service manager lives only while some program runs: one that reads a pipe into which nobody writes.
@@ -182,6 +194,10 @@ tests_run() {
   check 'windows: tests of the protocols' tests 'C:\users' \
     '^Test(IMAP|POP3|SMTP|CommandsUpAndDown|ChangesReach|Log|Tail|RecentTroubles|ReasonIn|Status|FirstAccountIs|Control|SecondAppliance|PortsInUse|Broken)'
 }
+folder_is_carried() {
+  check 'windows: a data folder goes there and back' carried
+  sed -n 's/^.*carry_test.go:[0-9]*: /   /p' "$work/carried" 2>/dev/null || true
+}
 service_lives() {
   up
   check 'windows: install' install_it
@@ -209,9 +225,10 @@ files='Windows.*|UIDList.*|MUTF7.*|Restarts|CopyAndMove|RenameAndDeleteFolders|S
 check 'windows: build' build
 check 'windows: wine starts' prefix
 [ -e "$work/tests.exe" ] && [ -e "$work/appliance.exe" ] || exit
-for part in ${1:-tests service names}; do
+for part in ${1:-tests carry service names}; do
   case $part in
   tests) tests_run ;;
+  carry) folder_is_carried ;;
   service) service_lives ;;
   names) names_are_right ;;
   esac
