@@ -27,7 +27,7 @@ func (ad *tlsAdmin) perform(verb string, o order) (a answer, known bool, err err
 	}
 	switch verb {
 	case "set":
-		err = ad.set(certs, o.Own, o.OwnPEM)
+		a.Text, err = ad.set(certs, o.Own, o.OwnPEM)
 	case "unset":
 		err = ad.unset(certs)
 	default:
@@ -37,23 +37,24 @@ func (ad *tlsAdmin) perform(verb string, o order) (a answer, known bool, err err
 	return a, true, err
 }
 
-// set takes a certificate that a person brings, if it is for a name that this machine has.
-func (ad *tlsAdmin) set(certs *Certificates, files OwnFiles, text []byte) error {
+// set takes a certificate that a person brings, if it is for a name that this machine has. trouble says why its files cannot be
+// watched, "" where they are.
+func (ad *tlsAdmin) set(certs *Certificates, files OwnFiles, text []byte) (trouble string, err error) {
 	block, _ := pem.Decode(text)
 	if block == nil {
-		return errors.New("no certificate came with the order")
+		return "", errors.New("no certificate came with the order")
 	}
 	leaf, err := x509.ParseCertificate(block.Bytes)
 	if err != nil {
-		return fmt.Errorf("reading the certificate: %w", err)
+		return "", fmt.Errorf("reading the certificate: %w", err)
 	}
 	if own := ad.names(); !covers(leaf, own.All()...) {
 		names := certNames(leaf)
-		return fmt.Errorf("the certificate is for %s, and this machine is called %s: choose its name with --hostname, or hostname in settings.toml",
+		return "", fmt.Errorf("the certificate is for %s, and this machine is called %s: choose its name with --hostname, or hostname in settings.toml",
 			strings.Join(names, ", "), own.Host)
 	}
 	if err := changeSettings(ad.settings, settingChange{"tls_cert", files.Cert}, settingChange{"tls_key", files.Key}); err != nil {
-		return err
+		return "", err
 	}
 	return certs.SetOwn(files, text)
 }

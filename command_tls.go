@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"text/tabwriter"
 	"time"
 )
@@ -19,6 +20,7 @@ func tlsCommands() []command {
 			flags: listFlags, run: tlsStatus},
 		{name: "tls set", about: "use a certificate of your own",
 			more: "Both files are in PEM. They stay where they are and are watched: when they are renewed, the new ones are used at once.\n" +
+				"Where the service may not read them, the command says so; then run it again after each renewal.\n" +
 				"The file of the certificate also holds those that lead to its authority (fullchain.pem).",
 			flags: func(fs *flag.FlagSet, o *options) {
 				dataFlag(fs, o)
@@ -69,11 +71,34 @@ func tlsSet(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	if _, err := c.order(ctx, order{Do: "tls set", Own: files, OwnPEM: text}); err != nil {
+	a, err := c.order(ctx, order{Do: "tls set", Own: files, OwnPEM: text})
+	if err != nil {
 		return err
 	}
-	c.say("The certificate is used from now on. When its files change, the new ones are.")
+	flags := ""
+	if c.opt.data != "" {
+		flags = " --data " + quoteWord(string(c.data))
+	}
+	c.say("%s", ownSetWords(files, a.Text, flags))
 	return nil
+}
+
+// certbotFolder is where certbot keeps what it gets, for root alone.
+const certbotFolder = "/etc/letsencrypt/"
+
+// ownSetWords says that a certificate is used, and where its files cannot be watched what keeps it new.
+func ownSetWords(files OwnFiles, trouble, flags string) string {
+	if trouble == "" {
+		return "The certificate is used from now on. When its files change, the new ones are."
+	}
+	command := "appliance tls set --cert " + quoteWord(files.Cert) + " --key " + quoteWord(files.Key) + flags
+	text := "The certificate is used from now on. But " + trouble + ":\n\n  " + elevated(command)
+	if !strings.HasPrefix(files.Cert, certbotFolder) {
+		return text
+	}
+	hook := certbotFolder + "renewal-hooks/deploy/appliance"
+	return text + "\n\ncertbot does that by itself from now on, if you enter these two lines:\n\n" +
+		"  printf '#!/bin/sh\\n%s\\n' '" + command + "' | " + elevated("tee "+hook) + "\n  " + elevated("chmod +x "+hook)
 }
 
 func absoluteFiles(files OwnFiles) (OwnFiles, error) {

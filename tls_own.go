@@ -5,8 +5,10 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -81,29 +83,38 @@ func (o *ownCertificate) current() *tls.Certificate {
 	return o.pair
 }
 
-// look reads the files if they have changed. Those that are not good change nothing. o.mu is held.
+// look reads the files if they have changed, or could not be read. Those that are not good change nothing. o.mu is held.
 func (o *ownCertificate) look() {
 	o.checked = o.now()
 	state := o.files.state()
-	if state == o.seen {
+	if state == o.seen && o.problem == "" { // a right to read them that is given does not show in their state
 		return
 	}
 	first := o.seen == ""
 	o.seen = state
 	text, pair, err := o.files.read(o.now())
 	if err != nil {
-		if o.problem != err.Error() {
-			o.problem = err.Error()
+		if problem := watchWords(err); o.problem != problem {
+			o.problem = problem
 			o.log.Warn("the certificate that was set cannot be used; the one before stays", "reason", o.problem)
 		}
 		return
 	}
 	o.problem = ""
-	if !first {
+	if !first && (o.pair == nil || !pair.Leaf.Equal(o.pair.Leaf)) {
 		o.log.Info("the certificate that was set has changed", "names", strings.Join(certNames(pair.Leaf), " "), "until", pair.Leaf.NotAfter.Format(time.DateOnly))
 	}
 	o.pair = pair
 	o.keepCopy(text)
+}
+
+// watchWords says why the files cannot be used. Those that this process may not read are the most common case: certbot and most
+// others keep them for root alone, and a service is not root.
+func watchWords(err error) string {
+	if file := (*fs.PathError)(nil); errors.Is(err, fs.ErrPermission) && errors.As(err, &file) {
+		return fmt.Sprintf("the appliance may not read %s, and does not see when it is renewed: run `appliance tls set` again after each renewal", file.Path)
+	}
+	return err.Error()
 }
 
 func (o *ownCertificate) keepCopy(text []byte) {
@@ -115,7 +126,8 @@ func (o *ownCertificate) keepCopy(text []byte) {
 	}
 }
 
-// set takes a certificate that was read from files and checked.
+// set takes a certificate that was read from files and checked, by somebody who may read more than this process. trouble tells
+// then whether the files can be watched.
 func (o *ownCertificate) set(files OwnFiles, text []byte) error {
 	pair, err := parsePair(text, text)
 	if err != nil {
@@ -126,7 +138,8 @@ func (o *ownCertificate) set(files OwnFiles, text []byte) error {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.files, o.pair, o.problem, o.seen, o.checked = files, pair, "", files.state(), o.now()
+	o.files, o.pair, o.problem, o.seen = files, pair, "", ""
+	o.look()
 	return nil
 }
 

@@ -426,7 +426,7 @@ func TestWhichCertificateIsServed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.SetOwn(files, text); err != nil {
+	if _, err := w.SetOwn(files, text); err != nil {
 		t.Fatal(err)
 	}
 	check("with a person's", map[string]CertificateKind{

@@ -69,8 +69,14 @@ func (c *Certificates) AnswerChallenge(w http.ResponseWriter, r *http.Request) b
 // Look makes names that have no certificate be looked up at once, and often for a while.
 func (c *Certificates) Look() { c.public.news() }
 
-// SetOwn takes a certificate that was read from files and checked. It is used from the next handshake on.
-func (c *Certificates) SetOwn(files OwnFiles, text []byte) error { return c.own.set(files, text) }
+// SetOwn takes a certificate that was read from files and checked. It is used from the next handshake on. trouble is a sentence
+// where its files cannot be watched, "" where they are.
+func (c *Certificates) SetOwn(files OwnFiles, text []byte) (trouble string, err error) {
+	if err := c.own.set(files, text); err != nil {
+		return "", err
+	}
+	return c.own.trouble(), nil
+}
 
 // UnsetOwn goes back to the certificates of authorities and our own.
 func (c *Certificates) UnsetOwn() error {
