@@ -126,7 +126,7 @@ func (cmd *command) usage() string {
 		out.WriteString("\nFlags:\n")
 		fs.VisitAll(func(f *flag.Flag) {
 			value, about := flag.UnquoteUsage(f)
-			_, _ = fmt.Fprintf(&out, "  %-26s %s\n", strings.TrimSpace("--"+f.Name+" "+value), about)
+			_, _ = fmt.Fprintf(&out, "  %-26s %s\n", strings.TrimSpace("--"[:min(len(f.Name), 2)]+f.Name+" "+value), about)
 		})
 	}
 	return out.String()

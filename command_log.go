@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,15 +28,25 @@ func showLog(ctx context.Context, c *call) error {
 	err = tailFile(ctx, c.stdout, file, c.opt.lines, c.opt.follow)
 	switch {
 	case errors.Is(err, os.ErrPermission):
-		return fmt.Errorf("only an administrator may read the log of the service: %s", elevated("appliance log"))
+		return errClosedLog()
 	case errors.Is(err, os.ErrNotExist):
 		return fmt.Errorf("there is no log %s: the appliance writes one when it runs as a service, and else to the screen", file)
 	}
 	return err
 }
 
-// showJournal lets the journal print. What it says itself is passed on.
+func errClosedLog() error {
+	return fmt.Errorf("only an administrator may read the log of the service: %s", elevated("appliance log"))
+}
+
+// showJournal lets the journal print. What it says itself is passed on. To those who may not read it, it shows nothing.
 func (c *call) showJournal(ctx context.Context, command []string) error {
+	if os.Geteuid() > 0 {
+		one := append(slices.Clone(command[1:]), "--output", "cat", "--lines", "1")
+		if out, err := exec.CommandContext(ctx, command[0], one...).Output(); err != nil || len(out) == 0 {
+			return errClosedLog()
+		}
+	}
 	words := append(command[1:], "--output", "short-iso", "--lines", strconv.Itoa(c.opt.lines))
 	if c.opt.follow {
 		words = append(words, "--follow")

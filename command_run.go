@@ -42,7 +42,7 @@ func runCommands() []command {
 			fs.StringVar(&o.run.acmeRoot, "acme-root", "", "`FILE` in PEM with who vouches for that authority")
 			fs.StringVar(&o.run.logFormat, "log-format", "text", "`FORMAT` of the log: text or json")
 			fs.StringVar(&o.run.logLevel, "log-level", "info", "lowest `LEVEL` that is logged: debug, info, warn or error")
-			fs.BoolVar(&o.run.service, "service", false, "run as `appliance install` lets it run: log as the system does, make no account")
+			fs.BoolVar(&o.run.service, "service", false, "run as the installed service does: log as the system does, make no account")
 		},
 		run: runServer,
 	}}

@@ -149,8 +149,12 @@ func installService(ctx context.Context, c *call) error {
 	return nil
 }
 
-// checkFolder refuses a folder that cannot be the service's: one with other things in it, or of an appliance that somebody runs.
+// checkFolder refuses a folder that cannot be the service's: one that does not stay, one with other things in it, or of an
+// appliance that somebody runs.
 func (c *call) checkFolder(state ServiceState) error {
+	if emptiedAtStart(string(c.data)) {
+		return fmt.Errorf("%s is emptied when the machine starts, and is no place for mail: choose another folder with --data DIR", c.data)
+	}
 	entries, err := os.ReadDir(string(c.data))
 	if errors.Is(err, os.ErrNotExist) || err == nil && len(entries) == 0 {
 		return nil

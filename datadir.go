@@ -86,12 +86,43 @@ func defaultDataDir(getenv func(string) string) string {
 // systemDataDir is the system's place for the data folder of a service, "" for none.
 func systemDataDir(getenv func(string) string) dataDir {
 	if runtime.GOOS != "windows" {
-		return "/var/lib/appliance"
+		return unixDataDir("/var")
 	}
 	if base := getenv("ProgramData"); base != "" {
 		return dataDir(filepath.Join(base, "appliance"))
 	}
 	return ""
+}
+
+// unixDataDir is lib/appliance in the folder for what grows, /var. On OpenWrt that is memory, and the mail must not be there.
+func unixDataDir(grows string) dataDir {
+	if emptiedAtStart(grows) {
+		return "/srv/appliance"
+	}
+	return dataDir(filepath.Join(grows, "lib", "appliance"))
+}
+
+// emptiedAtStart says whether what lies in a folder, which need not be there yet, is gone when the machine starts the next time,
+// or is kept from services (systemd.exec(5), PrivateTmp).
+func emptiedAtStart(dir string) bool {
+	below := ""
+	for {
+		if real, err := filepath.EvalSymlinks(dir); err == nil {
+			dir = filepath.Join(real, below)
+			break
+		}
+		if dir == filepath.Dir(dir) {
+			break
+		}
+		dir, below = filepath.Dir(dir), filepath.Join(filepath.Base(dir), below)
+	}
+	dir = strings.TrimPrefix(dir, "/private") + "/" // of macOS
+	for _, memory := range []string{"/tmp/", "/var/tmp/", "/run/", "/dev/", "/proc/", "/sys/"} {
+		if strings.HasPrefix(dir, memory) {
+			return true
+		}
+	}
+	return false
 }
 
 // make makes the folder, open to nobody else.

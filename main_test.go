@@ -348,7 +348,7 @@ func TestHelp(t *testing.T) {
 		"help": "Usage:\n  appliance run ", "--help": "Usage:\n  appliance run ", "-h": "Usage:\n  appliance run ",
 		"help user": "  appliance user add ADDRESS", "user --help": "  appliance user add ADDRESS",
 		"help user add": "Usage: appliance user add ADDRESS [flags]", "user add a@b --help": "Usage: appliance user add ADDRESS [flags]",
-		"run --data x --help": "--port-offset N", "help help": "Usage:", "help user app-password": "user app-password list",
+		"run --data x --help": "--port-offset N", "help run": "  --service                  run as", "help log": "  -f                         go on", "help help": "Usage:", "help user app-password": "user app-password list",
 		"frob --help": "",
 	} {
 		status, out, errs := runCommand(t, t.TempDir(), "", strings.Fields(args)...)

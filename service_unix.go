@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
+	"path/filepath"
 	"strconv"
 	"syscall"
 )
@@ -38,15 +39,36 @@ func prepareSystem(plan *ServicePlan) (undo func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	undo = func() error {
+	owner, group, old := ownerOf(plan.Data)
+	undo = func() (err error) {
 		if made {
-			return leaveSystem(plan)
+			err = leaveSystem(plan)
 		}
-		return nil
+		if old {
+			return errors.Join(err, giveFolder(plan.Data, owner, group))
+		}
+		_ = os.Remove(plan.Data) // if nothing is in it
+		return err
 	}
+	if err := moveIn(plan); err != nil {
+		return nil, errors.Join(err, undo())
+	}
+	return undo, nil
+}
+
+// moveIn makes the folder, if it is not there, and gives it to the user.
+func moveIn(plan *ServicePlan) error {
 	uid, gid, err := idsOf(plan.User)
-	if err == nil && uid == 0 {
-		err = fmt.Errorf("the user %s is root under another name: the service cannot run as it", plan.User)
+	if err != nil {
+		return fmt.Errorf("looking for the user %s: %w", plan.User, err)
+	}
+	if uid == 0 {
+		return fmt.Errorf("the user %s is root under another name: the service cannot run as it", plan.User)
+	}
+	above := filepath.Dir(plan.Data)
+	if err = os.MkdirAll(above, 0o755); err == nil && !reaches(uid, gid, above) {
+		return fmt.Errorf("the user %s, as whom the service runs, does not get into %s: it, or a folder above it, is closed to others; choose another place with --data DIR, such as /srv/mail",
+			plan.User, above)
 	}
 	if err == nil {
 		err = os.MkdirAll(plan.Data, 0o700)
@@ -55,9 +77,30 @@ func prepareSystem(plan *ServicePlan) (undo func() error, err error) {
 		err = giveFolder(plan.Data, uid, gid)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("giving the folder %s to the user %s: %w", plan.Data, plan.User, err), undo())
+		return fmt.Errorf("giving the folder %s to the user %s: %w", plan.Data, plan.User, err)
 	}
-	return undo, nil
+	return nil
+}
+
+// reaches says whether a user gets into a folder. The system is asked, which knows more than modes.
+func reaches(uid, gid int, dir string) bool {
+	cmd := exec.Command("sh", "-c", `cd "$0"`, dir)
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+	return cmd.Run() == nil
+}
+
+// ownerOf gives whose a folder is; !ok: it is not there.
+func ownerOf(dir string) (uid, gid int, ok bool) {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return 0, 0, false
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0, 0, false
+	}
+	return int(st.Uid), int(st.Gid), true
 }
 
 // leaveSystem gives the folder to root and removes the user: whoever gets its number next shall not read the mail.

@@ -339,3 +339,48 @@ func TestFirstAccountIsMadeOnce(t *testing.T) {
 		t.Error("the password is in the log")
 	}
 }
+
+// A place from which the mail would be gone after the next start is none, also not behind a link.
+func TestFoldersThatAreEmptied(t *testing.T) {
+	dir := t.TempDir()
+	link := filepath.Join(dir, "var")
+	if err := os.Symlink("/dev", link); err != nil { // as OpenWrt's /var leads to /tmp
+		t.Fatal(err)
+	}
+	for path, want := range map[string]bool{
+		"/tmp": true, "/tmp/mail": true, "/var/tmp/not/there": true, "/run/mail": true, "/dev/shm/x": true, filepath.Join(link, "lib", "x"): true,
+		"/": false, "/var/lib/appliance": false, "/srv/mail": false, "/not/there": false, "/tmpx/mail": false, "/home/maria/tmp": false,
+	} {
+		if got := emptiedAtStart(path); got != want {
+			t.Errorf("%s: %v", path, got)
+		}
+	}
+	if got := unixDataDir(link); got != "/srv/appliance" {
+		t.Errorf("on OpenWrt: %s", got)
+	}
+	if got := unixDataDir("/var"); got != "/var/lib/appliance" {
+		t.Errorf("elsewhere: %s", got)
+	}
+	c := &call{data: dataDir(filepath.Join("/dev", "shm", "mail"))}
+	if err := c.checkFolder(ServiceState{}); err == nil || !strings.Contains(err.Error(), "/dev/shm/mail is emptied when the machine starts") {
+		t.Error(err)
+	}
+}
+
+// A folder that the service's user does not reach is refused before it is given away.
+func TestServiceUserReachesFolder(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can act as somebody else")
+	}
+	open, closed := filepath.Join("/", "var"), t.TempDir() // the folders of tests are for their user alone
+	if err := os.Chmod(closed, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	const nobody = 65534
+	if !reaches(nobody, nobody, open) || reaches(nobody, nobody, closed) {
+		t.Errorf("%s: %v, %s: %v", open, reaches(nobody, nobody, open), closed, reaches(nobody, nobody, closed))
+	}
+	if reaches(0, 0, filepath.Join(closed, "not there")) {
+		t.Error("what is not there is reached")
+	}
+}

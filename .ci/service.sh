@@ -142,6 +142,8 @@ refusals() {
   found 'run it with sudo: sudo appliance stop' <"$work/refused"
   must_fail 1 as_nobody appliance user list >"$work/refused" 2>&1
   found 'that of the service is /var/lib/appliance: for it, run this as root' <"$work/refused"
+  must_fail 1 as_nobody appliance log >"$work/refused" 2>&1
+  found 'only an administrator may read the log' <"$work/refused"
   as_nobody appliance status | tee "$work/status"
   found 'runs as a service' <"$work/status"
 }
@@ -308,6 +310,13 @@ elsewhere() {
   shell 'mkdir -p /srv/x; touch /srv/x/letter'
   must_fail 1 enter /root/appliance install --data /srv/x >"$work/refused" 2>&1
   found 'holds other things' <"$work/refused"
+  shell 'mkdir -m 700 /srv/closed; mkdir /srv/closed/mail; touch /srv/closed/mail/accounts.toml; chown -R daemon:daemon /srv/closed'
+  must_fail 1 enter /root/appliance install --data /srv/closed/mail >"$work/refused" 2>&1
+  found 'the user appliance, as whom the service runs, does not get into /srv/closed.*; nothing was installed' <"$work/refused"
+  [ -z "$(enter find /srv/closed ! -user daemon)" ] # it is whose it was
+  must_fail 1 enter /root/appliance install --data /var/tmp/mail >"$work/refused" 2>&1
+  found '/var/tmp/mail is emptied when the machine starts' <"$work/refused"
+  users | diff "$work/users" -
   enter /root/appliance install --data "/srv/Maria's mail" --hostname mail.home.lan --port-offset 2000 | found "/srv/Maria's mail/mail"
   greeting 2143 | found '^\* OK'
   enter /root/appliance install | found 'postmaster@mail.home.lan' # as the last time
