@@ -34,7 +34,7 @@ const maxPortOffset = 64000
 func runCommands() []command {
 	return []command{{
 		name: "run", about: "run the mail server until it is told to end",
-		more: "It opens the ports 25 465 587 110 995 143 993, and 80 and 443 where they are free.\n" +
+		more: "It opens the ports 25 465 587 110 995 143 993, and 80 and 443, or 8080 and 8443 where another program has those.\n" +
 			"Where the system refuses low ports it adds 1000 to all of them.",
 		flags: func(fs *flag.FlagSet, o *options) {
 			placeFlags(fs, o)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -98,13 +99,16 @@ func (o *runOptions) portWords() []string {
 	return words
 }
 
-// ports gives the numbers of all ports.
+// ports gives the numbers of all ports, those too that are taken in the place of others.
 func (o *runOptions) ports() []int {
 	var numbers []int
 	for _, spec := range portTable() {
 		numbers = append(numbers, spec.number+o.offset)
 	}
-	return append(numbers, 80+o.offset, 443+o.offset)
+	for _, web := range []int{80, 443} {
+		numbers = append(numbers, web+o.offset, web+o.offset+webPortShift)
+	}
+	return slices.DeleteFunc(numbers, func(n int) bool { return n > math.MaxUint16 })
 }
 
 // thisCommand is how this program was called, for those who call it again.
@@ -130,6 +134,9 @@ func installService(ctx context.Context, c *call) error {
 		return err
 	}
 	if err := c.checkFolder(in.State()); err != nil {
+		return err
+	}
+	if err := c.checkPorts(in.State()); err != nil {
 		return err
 	}
 	if err := in.Install(ctx); err != nil {
@@ -179,6 +186,36 @@ func (c *call) checkFolder(state ServiceState) error {
 	return nil
 }
 
+// checkPorts says which other program has a port that mail needs.
+func (c *call) checkPorts(state ServiceState) error {
+	if state.Running {
+		return nil // they are ours
+	}
+	for _, spec := range portTable() {
+		if err := c.portIsFree(spec.number+c.opt.run.offset, spec.name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// portIsFree says who has a port, and what ends that. What else may be wrong with it, the service itself says.
+func (c *call) portIsFree(number int, name string) error {
+	l, err := listenTCP(net.JoinHostPort(c.opt.run.listen, strconv.Itoa(number)))
+	if err == nil {
+		return l.Close()
+	}
+	if !isInUse(err) {
+		return nil
+	}
+	program, unit := portHolder(number)
+	end := "end it"
+	if unit != "" {
+		end += " for good with `" + elevated("systemctl disable --now "+unit) + "`"
+	}
+	return fmt.Errorf("port %d (%s) is in use by %s: %s, or choose other ports with --port-offset", number, name, cmp.Or(program, "another program"), end)
+}
+
 // isOurs knows what lies in each data folder, or in a new file system for it.
 func (c *call) isOurs(e os.DirEntry) bool {
 	path := filepath.Join(string(c.data), e.Name())
@@ -221,6 +258,9 @@ func startService(ctx context.Context, c *call) error {
 	if in.State().Running {
 		c.say("The service runs already.")
 		return nil
+	}
+	if err := c.checkPorts(ServiceState{}); err != nil {
+		return err
 	}
 	if err := in.Start(ctx); err != nil {
 		return err

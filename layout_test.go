@@ -71,7 +71,7 @@ const layout = `
 	doctor: resolver address tls dns dkim.DNSRecord verify received.ReceivedMail send queue.cleanText accounts.roundSize maildir.writeJSON maildir.readJSON protocols.Port protocols.isPermission protocols.isWindowsError
 
 	mdns: address.isDomainLabel tls.addressOf protocols.Port
-	webport: tls protocols.Port protocols.listenTCP
+	webport: tls protocols.Port protocols.listenTCP protocols.isInUse
 	datadir (lock rights):
 	log:
 	service: maildir.renameFile maildir.removeFile datadir.letIn

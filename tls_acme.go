@@ -27,6 +27,7 @@ type acmeMagic struct {
 	offline   *certmagic.Config // the same, asking nobody
 	storage   *acmeStorage
 	issuers   []*authority
+	ports     acmePorts
 	challenge func(w http.ResponseWriter, r *http.Request) bool // nil: none by HTTP
 }
 
@@ -92,6 +93,7 @@ func (m *acmeMagic) addAuthorities(cfg PublicConfig, roots *x509.CertPool) {
 
 // use tells the authorities on which ports they find us, and whom they find here. It comes before the first order.
 func (m *acmeMagic) use(ports acmePorts, contact string) {
+	m.ports = ports
 	for _, a := range m.issuers {
 		a.AltHTTPPort, a.DisableHTTPChallenge = ports.plain, ports.plain == 0
 		a.AltTLSALPNPort, a.DisableTLSALPNChallenge = ports.secure, ports.secure == 0
@@ -181,7 +183,7 @@ func (m *acmeMagic) obtain(ctx context.Context, name string, log *slog.Logger) (
 			return &got, ""
 		}
 	}
-	return nil, refusalWords(name, refusals, err)
+	return nil, refusalWords(name, refusals, err, m.ports)
 }
 
 // load takes a stored certificate into memory. What is damaged is deleted, so that it can be got anew.

@@ -491,9 +491,34 @@ func TestRefusalWords(t *testing.T) {
 		for i, err := range test.errs {
 			refusals = append(refusals, refusal{string(rune('A' + i)), err})
 		}
-		if got := refusalWords("x.org", refusals, errors.New("disk full")); got != test.want {
+		if got := refusalWords("x.org", refusals, errors.New("disk full"), acmePorts{80, 443}); got != test.want {
 			t.Errorf("got  %s\nwant %s", got, test.want)
 		}
+	}
+}
+
+// Whoever has to set up a router is told to which ports.
+func TestRouterWords(t *testing.T) {
+	connection := []refusal{{"A", acme.Problem{Type: acme.ProblemTypeConnection}}}
+	stranger := []refusal{{"A", acme.Problem{Type: acme.ProblemTypeUnauthorized, Detail: "say"}}}
+	for _, test := range []struct {
+		refusals []refusal
+		ports    acmePorts
+		want     string
+	}{
+		{connection, acmePorts{80, 443}, "A could not connect to x.org on port 80 or 443: let these ports of the router lead to this machine"},
+		{connection, acmePorts{8080, 8443}, "A could not connect to x.org on port 80 or 443: let the ports 80 and 443 of the router lead to the ports 8080 and 8443 of this machine"},
+		{connection, acmePorts{80, 8443}, "A could not connect to x.org on port 80 or 443: let the ports 80 and 443 of the router lead to the ports 80 and 8443 of this machine"},
+		{stranger, acmePorts{1080, 0}, "A asked at x.org, and another machine or program answered on port 80 or 443: let port 80 of the router lead to port 1080 of this machine (say)"},
+		{stranger, acmePorts{0, 8443}, "A asked at x.org, and another machine or program answered on port 80 or 443: let port 443 of the router lead to port 8443 of this machine (say)"},
+	} {
+		if got := refusalWords("x.org", test.refusals, nil, test.ports); got != test.want {
+			t.Errorf("got  %s\nwant %s", got, test.want)
+		}
+	}
+	full := errors.New("failed storage check: write /x: no space left on device - storage is probably misconfigured")
+	if got := refusalWords("x.org", nil, full, acmePorts{80, 443}); got != "the certificate for x.org could not be got: it could not be kept: write /x: no space left on device" {
+		t.Error(got)
 	}
 }
 

@@ -16,15 +16,20 @@ import (
 // foreignMost is how many characters of their own words stand in it.
 const foreignMost = 200
 
-// refusalWords gives the one that helps most: what an authority found out about us says more than that one was not reached.
-func refusalWords(name string, refusals []refusal, err error) string {
+// refusalWords gives the one that helps most: what an authority found out about us says more than that one was not reached. ports
+// are ours.
+func refusalWords(name string, refusals []refusal, err error, ports acmePorts) string {
 	for _, r := range refusals {
 		if problem := (acme.Problem{}); errors.As(r.err, &problem) {
-			return problemWords(name, r.authority, &problem)
+			return problemWords(name, r.authority, &problem, ports)
 		}
 	}
 	if len(refusals) == 0 {
-		return "the certificate for " + name + " could not be got: " + shortReason(err)
+		reason := shortReason(err)
+		if disk, ok := strings.CutPrefix(reason, "failed storage check: "); ok { // certmagic's words, before it asks anybody
+			reason = "it could not be kept: " + strings.TrimSuffix(disk, " - storage is probably misconfigured")
+		}
+		return "the certificate for " + name + " could not be got: " + reason
 	}
 	r := refusals[0]
 	if isNetworkError(r.err) {
@@ -34,24 +39,44 @@ func refusalWords(name string, refusals []refusal, err error) string {
 }
 
 // problemWords puts an authority's own words (RFC 8555 §6.7) behind what they mean.
-func problemWords(name, authority string, p *acme.Problem) string {
+func problemWords(name, authority string, p *acme.Problem, ports acmePorts) string {
 	detail := foreignWords(p.Detail, foreignMost)
 	if detail != "" {
 		detail = " (" + detail + ")"
 	}
 	switch p.Type {
 	case acme.ProblemTypeConnection:
-		return fmt.Sprintf("%s could not connect to %s on port 80 or 443: let these ports of the router lead to this machine%s", authority, name, detail)
+		return fmt.Sprintf("%s could not connect to %s on port 80 or 443: %s%s", authority, name, ports.routerWords(), detail)
 	case acme.ProblemTypeDNS:
 		return fmt.Sprintf("%s does not find %s in the DNS%s", authority, name, detail)
 	case acme.ProblemTypeUnauthorized, acme.ProblemTypeTLS, acme.ProblemTypeIncorrectResponse:
-		return fmt.Sprintf("%s asked at %s, and another machine or program answered on port 80 or 443%s", authority, name, detail)
+		do := ""
+		if !ports.usual() {
+			do = ": " + ports.routerWords()
+		}
+		return fmt.Sprintf("%s asked at %s, and another machine or program answered on port 80 or 443%s%s", authority, name, do, detail)
 	case acme.ProblemTypeCAA:
 		return fmt.Sprintf("a CAA record in the DNS does not let %s give a certificate for %s%s", authority, name, detail)
 	case acme.ProblemTypeRateLimited:
 		return fmt.Sprintf("%s takes no more orders for a while%s", authority, detail)
 	}
 	return fmt.Sprintf("%s gave no certificate for %s%s", authority, name, detail)
+}
+
+// usual says whether they are those that authorities ask at.
+func (p acmePorts) usual() bool { return p == acmePorts{80, 443} }
+
+// routerWords says what lets an authority reach our ports.
+func (p acmePorts) routerWords() string {
+	switch {
+	case p.usual():
+		return "let these ports of the router lead to this machine"
+	case p.secure == 0:
+		return fmt.Sprintf("let port 80 of the router lead to port %d of this machine", p.plain)
+	case p.plain == 0:
+		return fmt.Sprintf("let port 443 of the router lead to port %d of this machine", p.secure)
+	}
+	return fmt.Sprintf("let the ports 80 and 443 of the router lead to the ports %d and %d of this machine", p.plain, p.secure)
 }
 
 func isNetworkError(err error) bool {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"strconv"
@@ -16,8 +17,8 @@ import (
 )
 
 // The ports 80 and 443: what authorities look at before they give a certificate (RFC 8555 §8.3, RFC 8737), the rules for mail
-// under TLS (RFC 8461 §3.3), and Handler, for all that is to come. Mail does not depend on them: one that is not to be had is
-// said in the log, and that is all.
+// under TLS (RFC 8461 §3.3), and Handler, for all that is to come. Mail does not depend on them: one that another program has, as
+// on most NAS, becomes 8080 or 8443, to which a router can let the usual one lead; one that is not to be had is said in the log.
 
 const (
 	webConns       = 200              // connections to each of the ports
@@ -27,6 +28,7 @@ const (
 	webWrite       = time.Minute      // until an answer is taken
 	webIdle        = time.Minute      // between two requests
 	webShutdown    = 3 * time.Second  // for requests that run when all ends
+	webPortShift   = 8000             // added to a port that another program has
 	policyPath     = "/.well-known/mta-sts.txt"
 	policyHostPart = "mta-sts."
 )
@@ -52,7 +54,7 @@ type webServer struct {
 	http.Server
 	name, address string
 	listener      net.Listener // nil: it is not to be had
-	problem       error        // why not
+	problem       error        // why not, or why it is another than the usual one
 }
 
 // Bind binds the ports as far as they are to be had. It comes before Open where the process gives up the right to bind them in
@@ -62,8 +64,12 @@ func (w *WebPorts) Bind() {
 }
 
 func (w *WebPorts) bind(number int, name string) *webServer {
-	s := &webServer{name: name, address: net.JoinHostPort(w.Listen, strconv.Itoa(number+w.Offset))}
+	at := func(n int) string { return net.JoinHostPort(w.Listen, strconv.Itoa(n+w.Offset)) }
+	s := &webServer{name: name, address: at(number)}
 	s.listener, s.problem = listenTCP(s.address)
+	if number += webPortShift; isInUse(s.problem) && number+w.Offset <= math.MaxUint16 {
+		s.listener, _ = listenTCP(at(number)) // nil where that is taken, too
+	}
 	return s
 }
 
@@ -86,6 +92,10 @@ func (w *WebPorts) open(s *webServer, config *tls.Config) bool {
 	if s.listener == nil {
 		w.Log.Warn("the port cannot be opened; mail does not need it, a certificate from an authority needs port 80 or 443", "protocol", s.name, "address", s.address, "err", s.problem)
 		return false
+	}
+	if s.problem != nil {
+		w.Log.Warn("another program has the port, so that ours is another one; a certificate from an authority needs the router to let port 80 or 443 lead to it",
+			"protocol", s.name, "address", s.address, "port", s.number())
 	}
 	w.Log.Info("listening", "protocol", s.name, "address", s.listener.Addr().String())
 	s.Server = http.Server{

@@ -98,20 +98,37 @@ func TestWebPortsHandler(t *testing.T) {
 	}
 }
 
-// A port that another program has is said in one line, and mail runs.
+// A port that another program has, as on a NAS, is another one then; that is said in one line, and mail runs.
 func TestWebPortIsTaken(t *testing.T) {
 	offset := freeOffset(t)
-	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 80+offset))
-	if err != nil {
-		t.Fatal(err)
+	take := func(number int) {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", number+offset))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
 	}
-	defer l.Close()
+	take(80)
+	take(80 + webPortShift)
+	take(443)
 	r := startAdjusted(t, filepath.Join(t.TempDir(), "data"), offset, nil, "--hostname", "pi.home.lan")
 	if _, _, answer := r.imapLogin(t, "nobody", "x"); !strings.Contains(answer, "x NO") {
 		t.Errorf("IMAP: %s", answer)
 	}
 	if n := strings.Count(r.stderr.String(), "mail does not need it"); n != 1 {
 		t.Errorf("said %d times:\n%s", n, r.stderr.String())
+	}
+	want := fmt.Sprintf("https://127.0.0.1:%d/?code=", 443+webPortShift+offset)
+	if n := strings.Count(r.stderr.String(), "ours is another one"); n != 1 || !strings.Contains(r.stdout.String(), want) {
+		t.Errorf("%d times, %s:\n%s\n%s", n, want, r.stderr.String(), r.stdout.String())
+	}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}}
+	answer, err := client.Get(fmt.Sprintf("https://127.0.0.1:%d/login", 443+webPortShift+offset))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if answer.Body.Close(); answer.StatusCode != http.StatusOK {
+		t.Errorf("the page: %s", answer.Status)
 	}
 }
 
