@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,6 +28,11 @@ func (ad *admin) onQueue(verb string, o order) (a answer, known bool, err error)
 			a.Count = q.Len()
 		}
 		err = q.Retry(id)
+	case "oldest":
+		a.Queue, a.Count = q.Oldest(o.Name, queueShown)
+	case "bounce":
+		a.Count = 1
+		err = q.GiveUp(context.Background(), id)
 	case "cancel":
 		a.Count = 1
 		err = q.Cancel(id)
@@ -36,8 +42,14 @@ func (ad *admin) onQueue(verb string, o order) (a answer, known bool, err error)
 	if errors.Is(err, ErrNotQueued) {
 		err = fmt.Errorf("no message %s waits; it may have been sent: see `appliance queue list`", id)
 	}
+	if errors.Is(err, ErrBeingTried) {
+		err = fmt.Errorf("%s is being sent at this moment: try again when that is over", id)
+	}
 	return a, true, err
 }
+
+// queueShown is how many messages the page shows that wait.
+const queueShown = 40
 
 // showQueued gives one message that waits, with its header.
 func showQueued(q *Queue, id string) (answer, error) {

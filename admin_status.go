@@ -15,7 +15,10 @@ type ServerStatus struct {
 	Data         string             `json:"data"`
 	Ports        []Port             `json:"ports"`
 	Accounts     int                `json:"accounts"`
-	Queue        int                `json:"queue"` // messages that wait for other servers
+	Queue        int                `json:"queue"`     // messages that wait for other servers
+	Memory       int64              `json:"memory"`    // octets that the process has from the system
+	DiskFree     int64              `json:"disk_free"` // octets where the data folder lies
+	DiskAll      int64              `json:"disk_all"`  // octets of that file system; 0: the system does not tell
 	Certificates []CertificateState `json:"certificates"`
 	Troubles     []Trouble          `json:"errors"` // warnings and errors since the start, the last one first
 }

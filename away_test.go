@@ -43,7 +43,7 @@ func openRulesWorld(t *testing.T) (*outWorld, *movedClock) {
 			return Verdict{}, err
 		}
 		if strings.Contains(string(text), "Subject: unwanted") {
-			return Verdict{Folder: junkFolder}, nil
+			return Verdict{Folder: junkName}, nil
 		}
 		return Verdict{}, nil
 	}})

@@ -149,7 +149,7 @@ func (r *collectRound) judge(ctx context.Context, drop *Maildrop, in *Incoming, 
 	case folder != "":
 		target.Folder = folder
 	case verdict.Refuse != "" && !verdict.Later:
-		target.Folder = "Junk"
+		target.Folder = junkName
 	}
 	return applyVerdict(drop.Receive, in, &verdict, 0)
 }
@@ -185,7 +185,7 @@ func (r *collectRound) deliver(ctx context.Context, m collectMessage, sum seenSu
 		return false, err
 	}
 	r.fetched++
-	r.c.cfg.Log.Info("delivered", "collected", r.source.Host, "to", target.Account, "folder", target.Folder, "size", size)
+	r.c.cfg.Log.Info("delivered", "collected", r.source.Host, "to", target.Account, "folder", target.Folder, "junk", junkOf([]Delivery{target}), "size", size)
 	return true, r.seen.set(m.key, seenMessage{state: seenDone, size: m.size, sum: sum})
 }
 

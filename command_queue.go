@@ -18,6 +18,8 @@ func queueCommands() []command {
 				dataFlag(fs, o)
 				fs.BoolVar(&o.all, "all", false, "try all that wait")
 			}, run: queueRetry},
+		{name: "queue bounce", args: "ID", min: 1, max: 1, about: "give up a message that waits, and tell its sender",
+			more: "The sender gets the report that the mail could not be delivered, as after five days.", flags: dataFlag, run: queueBounce},
 		{name: "queue cancel", args: "ID", min: 1, max: 1, about: "do not send a message that waits; it is deleted",
 			more: "What is being sent at this moment may still arrive. Its sender is not told.", flags: dataFlag, run: queueCancel},
 	}
@@ -92,6 +94,14 @@ func queueRetry(ctx context.Context, c *call) error {
 	} else {
 		c.say("%s are tried now.", messagesText(int64(a.Count)))
 	}
+	return nil
+}
+
+func queueBounce(ctx context.Context, c *call) error {
+	if _, err := c.order(ctx, order{Do: "queue bounce", ID: c.args[0]}); err != nil {
+		return err
+	}
+	c.say("%s is given up, and its sender is told.", c.args[0])
 	return nil
 }
 

@@ -68,6 +68,9 @@ func TestQueueCommands(t *testing.T) {
 					t.Errorf("after retry: %s", got)
 				}
 			}
+			if status, _, errs := runCommand(t, data, "", "queue", "bounce", "none"); status != exitFailed || !strings.Contains(errs, "no message none waits") {
+				t.Errorf("bounce: %d %s", status, errs)
+			}
 			if got := mustRun(t, data, "queue", "cancel", id); got != id+" is not sent.\n" {
 				t.Errorf("cancel: %s", got)
 			}

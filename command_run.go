@@ -96,6 +96,8 @@ type house struct {
 	chosen   bool // by a person, not by the system
 	since    time.Time
 	troubles RecentTroubles
+	recent   RecentLog
+	diary    *Diary
 	accounts *Accounts
 	store    *Store
 	signer   *DKIMSigner
@@ -120,7 +122,11 @@ func openHouse(data dataDir, hostname string, log *slog.Logger) (*house, error) 
 		log.Warn("the system does not tell its name", "err", err)
 	}
 	h := &house{data: data, settings: settings, hostname: machineName(system), since: time.Now()}
-	h.log = h.troubles.Watch(log)
+	if h.zone, err = OpenZone(data.settings(), settings.TimeZone); err != nil {
+		return nil, err
+	}
+	h.diary = OpenDiary(data.diary(), h.zone.Location, nil)
+	h.log = h.diary.Watch(h.recent.Watch(h.troubles.Watch(log)))
 	log = h.log
 	for _, name := range []string{settings.Hostname, hostname} {
 		if name != "" {
@@ -139,9 +145,6 @@ func openHouse(data dataDir, hostname string, log *slog.Logger) (*house, error) 
 		return nil, err
 	}
 	if h.codes, err = OpenCodes(data.codes(), nil); err != nil {
-		return nil, err
-	}
-	if h.zone, err = OpenZone(data.settings(), settings.TimeZone); err != nil {
 		return nil, err
 	}
 	h.answered = NewAwayMemory(data.away())
@@ -164,6 +167,9 @@ func (h *house) close() {
 	h.accounts.Close()
 	if err := h.store.Close(); err != nil {
 		h.log.Error("closing the mail", "err", err)
+	}
+	if err := h.diary.Close(); err != nil {
+		h.log.Error("closing the diary", "err", err)
 	}
 }
 

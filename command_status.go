@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/metrics"
 	"strings"
 	"time"
 )
@@ -12,11 +13,23 @@ import (
 // status is how the appliance is that runs in this process.
 func (h *house) status(ports []Port, queue *Queue, certs *Certificates) *ServerStatus {
 	v := thisVersion()
+	disk, err := freeSpace(string(h.data))
+	if err != nil {
+		h.log.Debug("the disk cannot be asked", "err", err) // it is 0 then, which nobody is shown
+	}
 	return &ServerStatus{
 		Version: v.Version, Commit: v.Commit, PID: os.Getpid(), Since: h.since, Hostname: h.hostname, Data: string(h.data),
 		Ports: ports, Accounts: len(h.accounts.Users()), Queue: queue.Len(),
+		Memory: processMemory(), DiskFree: disk.free, DiskAll: disk.all,
 		Certificates: nonNil(certs.State()), Troubles: nonNil(h.troubles.Last()),
 	}
+}
+
+// processMemory is how much memory the process has from the system, in octets: that of Go, which is nearly all of it.
+func processMemory() int64 {
+	samples := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
+	metrics.Read(samples)
+	return int64(samples[0].Value.Uint64() - samples[1].Value.Uint64())
 }
 
 // statusReport is what status --json prints.
@@ -106,6 +119,10 @@ func (c *call) sayStatus(report *statusReport, now time.Time) {
 	line("Ports", "%s", portWords(s.Ports))
 	line("Accounts", "%d", s.Accounts)
 	line("Queue", "%s", queueWords(s.Queue))
+	line("Memory", "%sB", roundSize(s.Memory))
+	if s.DiskAll > 0 {
+		line("Disk", "%sB free of %sB", roundSize(s.DiskFree), roundSize(s.DiskAll))
+	}
 	for i := range s.Certificates {
 		cert := &s.Certificates[i]
 		text := fmt.Sprintf("%s, from %s, until %s", cert.Name, cert.Issuer, cert.Until.Local().Format(time.DateOnly))

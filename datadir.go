@@ -37,6 +37,7 @@ func (d dataDir) doctor() string   { return d.in("doctor.json") }
 func (d dataDir) relays() string   { return d.in("relays.toml") }
 func (d dataDir) collect() string  { return d.in("collect.toml") }
 func (d dataDir) log() string      { return d.in("log") }
+func (d dataDir) diary() string    { return d.in("diary") }
 
 func (d dataDir) collectState() string { return d.in("collect") }
 func (d dataDir) spam() string         { return d.in("spam") }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/emersion/go-imap/v2"
@@ -19,6 +20,17 @@ type Delivery struct {
 	Account string      // lower case
 	Folder  string      // "INBOX" …; made if missing
 	Flags   []imap.Flag // usually none
+}
+
+// junkOf names those who find a message in Junk, for the log.
+func junkOf(to []Delivery) string {
+	var accounts []string
+	for _, target := range to {
+		if target.Folder == junkName {
+			accounts = append(accounts, target.Account)
+		}
+	}
+	return strings.Join(accounts, " ")
 }
 
 // Deliver puts one received message into all the folders named, by hard link where it can. When it returns nil the

@@ -12,6 +12,7 @@ func freeSpace(dir string) (diskSpace, error) {
 	}
 	return diskSpace{
 		free:   int64(s.Bavail) * int64(s.Bsize),
+		all:    int64(s.Blocks) * int64(s.Bsize),
 		files:  int64(s.Ffree),
 		counts: s.Files > 0, // btrfs and others make them as they are needed
 	}, nil

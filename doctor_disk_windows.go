@@ -8,9 +8,9 @@ func freeSpace(dir string) (diskSpace, error) {
 	if err != nil {
 		return diskSpace{}, err
 	}
-	var free uint64
-	if err := windows.GetDiskFreeSpaceEx(path, &free, nil, nil); err != nil {
+	var free, all uint64
+	if err := windows.GetDiskFreeSpaceEx(path, &free, &all, nil); err != nil {
 		return diskSpace{}, err
 	}
-	return diskSpace{free: int64(free)}, nil
+	return diskSpace{free: int64(free), all: int64(all)}, nil
 }

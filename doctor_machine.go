@@ -153,6 +153,7 @@ func durationWords(d time.Duration) string {
 // diskSpace is what is free on a file system.
 type diskSpace struct {
 	free   int64 // octets
+	all    int64 // octets of the whole file system
 	files  int64 // that can still be made
 	counts bool  // it has such a limit
 }

@@ -42,6 +42,15 @@ func (e *Envelope) ReportTo() string {
 	return e.From
 }
 
+// addresses lists the recipients, for the log.
+func (e *Envelope) addresses() string {
+	list := make([]string, len(e.Recipients))
+	for i := range e.Recipients {
+		list[i] = e.Recipients[i].Address
+	}
+	return strings.Join(list, " ")
+}
+
 // NotifySet is when a sender wants to be told of a recipient (RFC 3461 §4.1).
 type NotifySet uint8
 

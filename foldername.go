@@ -21,6 +21,9 @@ const maxLevels = 50
 // inboxName is the mailbox that is the Maildir itself.
 const inboxName = "INBOX"
 
+// junkName is the folder for unwanted mail, where a maildrop names no other.
+const junkName = "Junk"
+
 // canonicalName brings INBOX, alone or as the first level, into capitals (RFC 9051 §5.1).
 func canonicalName(name string) string {
 	first, rest, deep := strings.Cut(name, "/")

@@ -142,7 +142,7 @@ func (r *Rules) submit(c *forwardCopy) (err error) {
 		r.cfg.Log.Error("a message is not forwarded and stays here", "account", c.account, "error", err)
 		return err
 	}
-	r.cfg.Log.Info("forwarded", "account", c.account, "id", c.id, "kept", !c.moved)
+	r.cfg.Log.Info("forwarded", "account", c.account, "id", c.id, "from", c.env.From, "to", c.env.addresses(), "kept", !c.moved)
 	return nil
 }
 

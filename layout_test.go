@@ -50,9 +50,10 @@ const layout = `
 	received: address message
 	verify: resolver received address naming message mailbox.cutLast
 	dns: address dkim.DNSRecord tls
-	spam: words.foreignWords settings.milterAddress outbox.outboxName resolver received verify address naming message mailbox mailstate maildir conn.clip
+	spam: foldername.junkName words.foreignWords settings.milterAddress outbox.outboxName resolver received verify address naming message mailbox mailstate maildir conn.clip
 	send: resolver envelope address words naming message maildir.writeJSON maildir.readJSON mailbox.cutLast conn.writeChunk conn.clip
 	relay: send resolver address naming tomlfile maildir.writeFileAtomic
+	diary: words maildir
 	notice:
 	queue: send envelope words mailbox maildir conn.clip message notice
 	flood: words accounts.Identity maildir.writeJSON maildir.readJSON
@@ -61,7 +62,7 @@ const layout = `
 	outbound: rules outbox accounts address mailbox mailstate message send queue envelope flood notice foldername
 
 	pop3: accounts conn sasl mailbox mailstate protocols.Protocols
-	smtp: accounts address naming envelope flood.FloodSender queue notice.mailDate conn sasl mailbox mailstate message received verify protocols.Protocols
+	smtp: diary.smtpFailure accounts address naming envelope flood.FloodSender queue notice.mailDate conn sasl mailbox mailstate message received verify protocols.Protocols
 	movein (collect): outbox.outboxName resolver outbox.outboxName accounts address words naming tomlfile maildir foldername mailbox mailstate received.Verdict message notice send resolver.asciiName conn.clip conn.earlier conn.copySize smtp.headerCopier smtp.applyVerdict smtp.messageReader smtp.errTooLarge protocols.DefaultMaxSize
 
 	textindex:
@@ -78,8 +79,8 @@ const layout = `
 	check (carry): accounts acl attributes datadir doctor flagjournal foldername keywords maildir mailbox movein naming queue relay settings uidlist words.tameWords
 	admin: conn.MailSession rules accounts acl address naming mailbox mailstate queue relay send doctor movein spam settings tls protocols.Port log.Trouble
 	control: admin datadir maildir
-	web: movein accounts address tls dns relay admin.order admin.answer conn doctor settings naming protocols.Port tomlfile.decodeTOML webport.hostOfRequest
-	command (firststart): mdns conn.MailSession check rules web conn.NewThrottle conn.Throttle accounts address resolver dkim dns doctor send relay queue flood outbound movein admin control datadir mailbox mailstate naming protocols settings tls verify spam webport words log service queue.cleanText
+	web: diary words.foreignWords queue.QueueEntry log.LogLine movein accounts address tls dns relay admin.order admin.answer admin.ServerStatus spam.SpamStatus conn doctor settings naming protocols.Port tomlfile.decodeTOML webport.hostOfRequest
+	command (firststart): diary mdns conn.MailSession check rules web conn.NewThrottle conn.Throttle accounts address resolver dkim dns doctor send relay queue flood outbound movein admin control datadir mailbox mailstate naming protocols settings tls verify spam webport words log service queue.cleanText
 	main: command service
 `
 
@@ -185,7 +186,7 @@ func TestLayoutNoticesMistakes(t *testing.T) {
 	_, members := parseLayout(t)
 	for path, want := range map[string]string{
 		"imap.go": "imap", "imap_wire.go": "imap", "lock_windows.go": "datadir", "folder_load.go": "mailbox",
-		"mailfile.go": "mailbox", "throttle.go": "conn", "unheard.go": "", "command_run.go": "command",
+		"mailfile.go": "mailbox", "throttle.go": "conn", "unheard.go": "", "command_run.go": "command", "diary_days.go": "diary",
 	} {
 		if got := familyOf(members, path); got != want {
 			t.Errorf("familyOf(%s) = %q, want %q", path, got, want)

@@ -319,7 +319,7 @@ var defaultFolders = [...]struct {
 }{
 	{"Archive", imap.MailboxAttrArchive},
 	{"Drafts", imap.MailboxAttrDrafts},
-	{"Junk", imap.MailboxAttrJunk},
+	{junkName, imap.MailboxAttrJunk},
 	{"Sent", imap.MailboxAttrSent},
 	{"Trash", imap.MailboxAttrTrash},
 }

@@ -31,6 +31,7 @@
 //	maildir*.go, foldername.go, uidlist.go, keywords*.go, subscriptions.go, attributes.go, acl.go
 //	                        its files, as Dovecot has them too
 //	flagjournal.go          flags that file names are still to get
+//	diary*.go               what has become of mail, for "where is my mail?"
 //	queue*.go, envelope.go, outbound*.go, outbox*.go, flood*.go, notice.go  mail that waits for other servers
 //	rules.go, away*.go, forward.go, srs.go  what people have set for mail that arrives
 //	send*.go, relay.go, dkim.go, resolver*.go  the way there, directly or by a relay; signatures; the DNS

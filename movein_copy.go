@@ -243,9 +243,6 @@ func folderUses(drop *Maildrop) (map[imap.MailboxAttr]string, error) {
 	return uses, err
 }
 
-// junkName is the folder for unwanted mail, where a maildrop names no other.
-const junkName = "Junk"
-
 // copyFolder copies what is new in one folder.
 func (m *Mover) copyFolder(ctx context.Context, s *outsideIMAP, w *moveWork, i int) (err error) {
 	folder := w.job.Folders[i]

@@ -42,6 +42,8 @@ var (
 	ErrQueueFull = errors.New("too many messages wait to be sent")
 	// ErrNotQueued: no message with this ID waits.
 	ErrNotQueued = errors.New("no such message waits")
+	// ErrBeingTried: a message is being sent at this moment.
+	ErrBeingTried = errors.New("the message is being tried at this moment")
 )
 
 // QueueConfig is what OpenQueue needs.
@@ -234,6 +236,27 @@ func (q *Queue) Entry(id string) (QueueEntry, error) {
 	return q.entry(item), nil
 }
 
+// Oldest gives what has waited longest, at most most messages, and how many there are. With a text only those that have it in
+// their ID or one of their addresses, in any case of letters, are meant.
+func (q *Queue) Oldest(text string, most int) (list []QueueEntry, all int) {
+	text = strings.ToLower(text)
+	q.Each(func(e *QueueEntry) {
+		if !e.names(text) {
+			return
+		}
+		if all++; all <= most {
+			list = append(list, *e)
+		}
+	})
+	return list, all
+}
+
+// names says whether a text stands in the ID or one of the addresses of a message.
+func (e *QueueEntry) names(text string) bool {
+	return strings.Contains(e.ID, text) || strings.Contains(strings.ToLower(e.From), text) || strings.Contains(strings.ToLower(e.Account), text) ||
+		slices.ContainsFunc(e.Recipients, func(r QueueRecipient) bool { return strings.Contains(strings.ToLower(r.Address), text) })
+}
+
 // Open opens the text of a message that waits: ErrNotQueued. Close it.
 func (q *Queue) Open(id string) (QueueMessage, error) {
 	q.mu.Lock()
@@ -299,7 +322,7 @@ func (q *Queue) Cancel(id string) error {
 	}
 	entry := q.forget(item)
 	q.mu.Unlock()
-	q.cfg.Log.Info("cancelled", "id", id, "from", item.Envelope.From)
+	q.cfg.Log.Info("cancelled", "id", id, "from", item.Envelope.From, "to", item.Envelope.addresses())
 	item.saving.Lock()
 	err := q.files.remove(id)
 	item.saving.Unlock()
@@ -307,6 +330,32 @@ func (q *Queue) Cancel(id string) error {
 	if err != nil {
 		return fmt.Errorf("cancelling a message: %w", err)
 	}
+	return nil
+}
+
+// GiveUp ends a message as if its time were over: its sender is told that it could not be delivered, with why it waited.
+// ErrNotQueued; ErrBeingTried.
+func (q *Queue) GiveUp(ctx context.Context, id string) error {
+	now := q.cfg.Now()
+	q.mu.Lock()
+	item := q.items[id]
+	if item == nil || len(item.busy) > 0 {
+		q.mu.Unlock()
+		if item != nil {
+			return ErrBeingTried
+		}
+		return ErrNotQueued
+	}
+	var news []reportedRecipient
+	for i := range item.States {
+		if item.States[i].State == SendWaiting {
+			news = append(news, q.fail(item, i, "given up: "))
+		}
+	}
+	q.mu.Unlock()
+	q.report(ctx, item, news, now)
+	q.store(item)
+	q.conclude(item)
 	return nil
 }
 

@@ -224,7 +224,10 @@ func (r *reportWriter) words() error {
 
 // why says in words what has happened to one recipient.
 func (r *reportWriter) why(b *strings.Builder, a *reportedRecipient) {
-	if a.expired {
+	switch {
+	case a.expired && r.now.Sub(r.item.Queued) < queueLifetime:
+		b.WriteString("  Whoever looks after this server has given it up.\n")
+	case a.expired:
 		fmt.Fprintf(b, "  It was tried for %d days.\n", int(queueLifetime/(24*time.Hour)))
 	}
 	switch {

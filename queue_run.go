@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"container/heap"
 	"context"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -392,10 +394,10 @@ func (q *Queue) note(item *queueItem, i int, o *Outcome, now time.Time, stopped 
 	st.Tries++
 	st.Last, st.Code, st.Enhanced, st.Text, st.Remote = now.UTC(), o.Code, o.Enhanced, o.Text, o.Remote
 	st.State = o.State
-	log := q.cfg.Log.With("id", item.id, "to", to.Address, "remote", o.Remote, "reply", o.Text)
+	log := q.cfg.Log.With("id", item.id, "account", cmp.Or(item.Envelope.Account, item.Envelope.Forward), "from", item.Envelope.From, "to", to.Address, "remote", o.Remote, "status", o.Enhanced, "reply", o.Text)
 	switch o.State {
 	case SendSent:
-		log.Info("sent")
+		log.Info("sent", "here", o.Delivered)
 		if !o.Reported && to.Notify.Wants(NotifySuccess) {
 			return []reportedRecipient{{index: i, action: o.successAction(), state: *st}}
 		}
@@ -584,6 +586,19 @@ func (q *Queue) lateItem(ctx context.Context, item *queueItem, now time.Time) {
 	q.conclude(item)
 }
 
+// fail ends the waiting for a recipient; why begins what the log says. The lock is held.
+func (q *Queue) fail(item *queueItem, i int, why string) reportedRecipient {
+	st := &item.States[i]
+	st.State = SendFailed
+	if d := q.dests[q.destination(item, i)]; d != nil && d.reason != "" {
+		st.Text, st.Remote = d.reason, ""
+	}
+	st.Enhanced = "4.4.7" // RFC 3463 §3.5: delivery time expired
+	q.cfg.Log.Warn("bounced", "id", item.id, "account", cmp.Or(item.Envelope.Account, item.Envelope.Forward), "from", item.Envelope.From, "to", item.Envelope.Recipients[i].Address,
+		"status", st.Enhanced, "reply", strings.TrimSuffix(why+st.reason(), ": "))
+	return reportedRecipient{index: i, action: actionFailed, expired: true, state: *st}
+}
+
 // lateRecipient is lateItem for one recipient. A recipient that was hardly tried is not given up: a clock that was wrong
 // when the message came, or is wrong now, must not make mail come back. A machine that is off at night does not count many
 // failures of a destination in a row, as they are not on disk: there, few do. The lock is held.
@@ -595,13 +610,7 @@ func (q *Queue) lateRecipient(item *queueItem, i int, expired bool, now time.Tim
 		enough = queueFewTries
 	}
 	if expired && (st.Tries >= queueMinTries || d != nil && d.failures >= enough) {
-		st.State = SendFailed
-		if d != nil && d.reason != "" {
-			st.Text, st.Remote = d.reason, ""
-		}
-		st.Enhanced = "4.4.7" // RFC 3463 §3.5: delivery time expired
-		q.cfg.Log.Warn("bounced", "id", item.id, "to", item.Envelope.Recipients[i].Address, "reply", "too old: "+st.reason())
-		return []reportedRecipient{{index: i, action: actionFailed, expired: true, state: *st}}
+		return []reportedRecipient{q.fail(item, i, "too old: ")}
 	}
 	if item.Told {
 		return nil

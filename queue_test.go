@@ -744,3 +744,35 @@ func BenchmarkQueueOpen(b *testing.B) {
 		b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/n, "µs/message")
 	})
 }
+
+func TestQueueGiveUp(t *testing.T) {
+	w := openQueueWorld(t)
+	id := w.submit(envelopeTo("maria@home.test", "a@b.test", "c@d.test"))
+	if err := w.queue.GiveUp(t.Context(), "none"); err != ErrNotQueued {
+		t.Error(err)
+	}
+	if err := w.queue.GiveUp(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	w.wantReports(1)
+	if text := w.reports[0]; !strings.Contains(text, "has given it up.") || strings.Count(text, "Action: failed") != 2 {
+		t.Error(text)
+	}
+	if files := w.files(); len(files) != 1 || w.queue.Len() != 0 {
+		t.Errorf("left: %v", files) // tmp alone
+	}
+	trying, goOn := make(chan struct{}), make(chan struct{})
+	w.send = func(string, *Outgoing) []Outcome {
+		close(trying)
+		<-goOn
+		return []Outcome{{State: SendSent}}
+	}
+	id = w.submit(envelopeTo("maria@home.test", "a@b.test"))
+	w.run()
+	<-trying
+	if err := w.queue.GiveUp(t.Context(), id); err != ErrBeingTried {
+		t.Error(err)
+	}
+	close(goOn)
+	w.stop()
+}

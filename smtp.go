@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/emersion/go-smtp"
@@ -52,11 +53,34 @@ type smtpSession struct {
 	failures int    // logins that failed
 	since    time.Time
 	away     bool // a stranger who has to go
+	asked    atomic.Pointer[smtpAsked]
 
 	running sync.WaitGroup // Data
 	mu      sync.Mutex     // of what follows; Data may run beside the commands
 	mail    smtpMail
 	begun   chan struct{} // closed when Data has taken the mail over
+}
+
+// smtpAsked is what a client asks for at the moment, for the log.
+type smtpAsked struct {
+	from, to string
+	mail     *smtpMail // with DATA, in place of both
+}
+
+// whom gives the addresses that the log names with a refusal.
+func (s *smtpSession) whom() (from, to string) {
+	asked := s.asked.Load()
+	switch {
+	case asked == nil:
+		return "", ""
+	case asked.mail == nil:
+		return asked.from, asked.to
+	}
+	var list []string
+	for _, addr := range asked.mail.rcpts {
+		list = append(list, addr.String())
+	}
+	return asked.mail.reversePath(), strings.Join(list, " ")
 }
 
 // smtpMail is a message's envelope.
@@ -92,13 +116,16 @@ func smtpReply(code int, enhanced smtp.EnhancedCode, format string, args ...any)
 // refuse logs and makes a reply that refuses.
 func (s *smtpSession) refuse(code int, enhanced smtp.EnhancedCode, format string, args ...any) *smtp.SMTPError {
 	reply := smtpReply(code, enhanced, format, args...)
-	s.c.Log.Info("rejected", "protocol", "smtp", "account", s.account, "code", code, "reason", reply.Message)
+	from, to := s.whom()
+	s.c.Log.Info("rejected", "protocol", "smtp", "account", s.account, "from", from, "to", to,
+		"code", code, "status", fmt.Sprintf("%d.%d.%d", enhanced[0], enhanced[1], enhanced[2]), "reason", reply.Message)
 	return reply
 }
 
 // failed logs an error of ours and makes the reply, which does not tell it.
 func (s *smtpSession) failed(doing string, err error) *smtp.SMTPError {
-	s.c.Log.Error("SMTP command failed", "doing", doing, "error", err)
+	from, to := s.whom()
+	s.c.Log.Error(smtpFailure, "doing", doing, "error", err, "from", from, "to", to)
 	if errors.Is(err, ErrDiskFull) {
 		return smtpReply(452, smtp.EnhancedCode{4, 3, 1}, "The disk is full, try again later")
 	}
@@ -150,6 +177,7 @@ func (s *smtpSession) Mail(from string, opts *smtp.MailOptions) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.c.Begins("MAIL")
+	s.asked.Store(&smtpAsked{from: from})
 	switch {
 	case s.mail.given:
 		return smtpReply(503, smtp.EnhancedCode{5, 5, 1}, "A sender was given already, say RSET first")
@@ -224,6 +252,7 @@ func (s *smtpSession) Rcpt(to string, opts *smtp.RcptOptions) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.c.Begins("RCPT")
+	s.asked.Store(&smtpAsked{from: s.mail.env.From, to: to})
 	if s.mail.commands >= smtpMaxRecipients {
 		return s.refuse(452, smtp.EnhancedCode{4, 5, 3}, "A message has %d recipients at most, send it to the others separately", smtpMaxRecipients)
 	}
@@ -305,6 +334,7 @@ func (s *smtpSession) Data(r io.Reader) error {
 	mail := s.mail
 	mail.rcpts, mail.accounts = slices.Clone(mail.rcpts), slices.Clone(mail.accounts)
 	mail.env.Recipients = slices.Clone(mail.env.Recipients)
+	s.asked.Store(&smtpAsked{mail: &mail})
 	select {
 	case <-s.begun:
 	default:

@@ -56,7 +56,7 @@ func (s *smtpSession) receive(mail smtpMail, r io.Reader) (id string, err error)
 	case err != nil:
 		return "", fmt.Errorf("delivering a message: %w", err)
 	}
-	s.c.Log.Info("delivered", "id", id, "from", mail.reversePath(), "to", strings.Join(mail.accounts, " "), "size", size)
+	s.c.Log.Info("delivered", "id", id, "account", s.account, "from", mail.reversePath(), "to", strings.Join(mail.accounts, " "), "junk", junkOf(to), "size", size)
 	return id, nil
 }
 

@@ -71,6 +71,7 @@ func (s *smtpSession) tooMany() error {
 // tell logs a refusal, the first of a spell alone.
 func (s *smtpSession) tell(reason string) {
 	if s.c.env.strangers.Tell(s.c.Remote) {
-		s.c.Log.Warn("rejected", "protocol", "smtp", "reason", reason)
+		from, to := s.whom()
+		s.c.Log.Warn("rejected", "protocol", "smtp", "reason", reason, "from", from, "to", to)
 	}
 }

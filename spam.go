@@ -129,9 +129,6 @@ func (f *SpamFilter) JudgeCollected(ctx context.Context, account string, message
 	return f.judge(ctx, m, findings, verdict, nil)
 }
 
-// junkFolder is where unwanted mail goes.
-const junkFolder = "Junk"
-
 // judge asks all that there is to ask about a message whose origin is found out. verdict is what the origin demands.
 func (f *SpamFilter) judge(ctx context.Context, m *ReceivedMail, findings *Findings, verdict Verdict, listed *listLookup) (Verdict, error) {
 	var reader *spamReader
@@ -247,7 +244,7 @@ func (j *spamJudgment) conclude(verdict *Verdict) {
 		score = max(score, spamLimit)
 	}
 	if score >= spamLimit {
-		verdict.Folder = junkFolder
+		verdict.Folder = junkName
 	}
 	verdict.Fields += spamFields(score, j.vouched, reasons, j.filter.untaught(taught))
 	if len(accounts) > 1 && !decided {
@@ -264,7 +261,7 @@ func (j *spamJudgment) concludeEach(verdict *Verdict) {
 	for _, account := range j.mail.Accounts {
 		folder := ""
 		if _, score, _ := j.opinion(account); score >= spamLimit {
-			folder = junkFolder
+			folder = junkName
 		}
 		if folder == verdict.Folder {
 			continue

@@ -56,7 +56,7 @@ func TestSpamCorpus(t *testing.T) {
 			continue
 		}
 		verdict := judgeFile(t, f, m.path)
-		junk := verdict.Folder == junkFolder
+		junk := verdict.Folder == junkName
 		switch {
 		case m.spam:
 			unwanted++

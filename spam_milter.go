@@ -68,12 +68,12 @@ func (c *milterClient) ask(ctx context.Context, j *spamJudgment, verdict *Verdic
 	case refusal.Later: // it is here, and nobody brings it again
 		return Verdict{}
 	default:
-		verdict.Folder = junkFolder
+		verdict.Folder = junkName
 		j.add(spamLimit, "the milter refuses it")
 	}
 	if answer.action.Code == milter.ActDiscard {
 		// A message that was taken is not thrown away behind its recipient's back: it is to be found in Junk.
-		verdict.Folder = junkFolder
+		verdict.Folder = junkName
 		j.add(spamLimit, "the milter wants it thrown away")
 	}
 	j.obeyMilter(answer, verdict)
@@ -282,7 +282,7 @@ func (j *spamJudgment) obeyMilter(answer *milterAnswer, verdict *Verdict) {
 	for _, a := range answer.changes {
 		switch a.Code {
 		case milter.ActQuarantine:
-			verdict.Folder = junkFolder
+			verdict.Folder = junkName
 			j.add(spamLimit, "the milter holds it back")
 			continue
 		case milter.ActAddHeader, milter.ActInsertHeader, milter.ActChangeHeader:

@@ -56,7 +56,9 @@ type WebConfig struct {
 	// Sessions of mail programs: those of an account, and ending them as Protocols.EndSessions does.
 	MailSessions func(account string) []MailSession
 	EndMail      func(account, via string, any bool)
-	Now          func() time.Time // nil: time.Now
+	Diary        *Diary                      // what has become of mail
+	Recent       func(text string) []LogLine // the last lines of the log in which a text stands
+	Now          func() time.Time            // nil: time.Now
 }
 
 // Web is the handler of the page. Safe for concurrent use.
@@ -100,12 +102,12 @@ type webRoute struct {
 func webRoutes() []webRoute {
 	return slices.Concat(homeRoutes(), loginRoutes(), firstRoutes(), peopleRoutes(), addressRoutes(), resetRoutes(),
 		accountRoutes(), factorRoutes(), mineRoutes(),
-		connectRoutes(), autoconfigRoutes(), autodiscoverRoutes(), domainRoutes())
+		connectRoutes(), autoconfigRoutes(), autodiscoverRoutes(), domainRoutes(), healthRoutes())
 }
 
 // webOrders lists the orders that the page may give. None of them answers with a mail, or a part of one.
 func webOrders() []string {
-	return append(mineOrders(),
+	return append(append(mineOrders(), healthOrders()...),
 		"user add", "user remove", "user rename", "user name", "user passwd", "user disable", "user enable", "user quota", "user reset-link",
 		"user app-password add", "user app-password remove", "user two-factor remove", "alias add", "alias remove",
 		"doctor facts", "relay set", "relay remove", "relay list",

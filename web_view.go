@@ -158,6 +158,7 @@ func webNav() []webLink {
 		{"/connect", "nav.connect", forPerson},
 		{"/account", "nav.account", forPerson},
 		{"/domain", "nav.domain", forOwner},
+		{"/health", "nav.health", forOwner},
 	}
 }
 
