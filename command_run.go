@@ -38,8 +38,7 @@ func runCommands() []command {
 			"Where the system refuses low ports it adds 1000 to all of them.",
 		flags: func(fs *flag.FlagSet, o *options) {
 			placeFlags(fs, o)
-			fs.StringVar(&o.run.acmeDirectory, "acme-directory", "", "get certificates from the authority with this `URL`, or default")
-			fs.StringVar(&o.run.acmeRoot, "acme-root", "", "`FILE` in PEM with who vouches for that authority")
+			authorityFlags(fs, o)
 			fs.StringVar(&o.run.logFormat, "log-format", "text", "`FORMAT` of the log: text or json")
 			fs.StringVar(&o.run.logLevel, "log-level", "info", "lowest `LEVEL` that is logged: debug, info, warn or error")
 			fs.BoolVar(&o.run.service, "service", false, "run as the installed service does: log as the system does, make no account")
@@ -54,6 +53,12 @@ func placeFlags(fs *flag.FlagSet, o *options) {
 	fs.StringVar(&o.run.listen, "listen", "", "bind only the address `ADDR`")
 	fs.IntVar(&o.run.offset, "port-offset", 0, "add `N` to all port numbers")
 	fs.StringVar(&o.run.hostname, "hostname", "", "`NAME` of this machine in greetings and certificates")
+}
+
+// authorityFlags are kept in the settings.
+func authorityFlags(fs *flag.FlagSet, o *options) {
+	fs.StringVar(&o.run.acmeDirectory, "acme-directory", "", "get certificates from the authority with this `URL`, or default")
+	fs.StringVar(&o.run.acmeRoot, "acme-root", "", "`FILE` in PEM with who vouches for that authority")
 }
 
 // check says what is wrong with the values of the flags.
@@ -269,7 +274,7 @@ func (c *call) runHouse(ctx context.Context, g *gates, log *slog.Logger) error {
 		return err
 	}
 	defer h.close()
-	if err := h.keepAuthority(&c.opt.run); err != nil {
+	if err := h.takeAuthority(&c.opt.run); err != nil {
 		return err
 	}
 	return c.serve(ctx, h, g)

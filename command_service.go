@@ -24,7 +24,7 @@ func serviceCommands() []command {
 			more: "It copies itself to where the system's programs lie, makes a user of its own, starts, and says how to log in.\n" +
 				"Done again, it puts itself in the place of the one that is there, which comes back if the new one does not come up;\n" +
 				"the flags of the last time stay.",
-			flags: placeFlags, run: installService},
+			flags: func(fs *flag.FlagSet, o *options) { placeFlags(fs, o); authorityFlags(fs, o) }, run: installService},
 		{name: "uninstall", about: "stop the service and remove it; the mail stays", run: uninstallService},
 		{name: "start", about: "start the service", run: startService},
 		{name: "stop", about: "stop the service until the machine starts again, or somebody starts it", run: stopService},
@@ -139,6 +139,7 @@ func installService(ctx context.Context, c *call) error {
 	if err := c.checkPorts(in.State()); err != nil {
 		return err
 	}
+	in.Plan.Fill = func() error { return c.data.fillAuthority(o) }
 	if err := in.Install(ctx); err != nil {
 		return err
 	}

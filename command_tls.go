@@ -140,23 +140,55 @@ func (o *runOptions) checkAuthority() error {
 	return nil
 }
 
-// keepAuthority puts the authority of the flags into the settings, so that the service has it, too.
-func (h *house) keepAuthority(o *runOptions) error {
-	directory, root := o.acmeDirectory, o.acmeRoot
-	if directory == "" {
+// takeAuthority puts the authority of the flags into the settings, so that the service has it, too.
+func (h *house) takeAuthority(o *runOptions) error {
+	if o.acmeDirectory == "" {
 		return nil
 	}
-	if directory == anyAuthority {
-		directory = ""
-	}
+	root := o.acmeRoot
 	if root != "" {
 		var err error
 		if root, err = filepath.Abs(root); err != nil {
 			return fmt.Errorf("finding the file of --acme-root: %w", err)
 		}
 	}
-	h.settings.ACMEDirectory, h.settings.ACMERoot = directory, root
-	return changeSettings(h.data.settings(), settingChange{"acme_directory", directory}, settingChange{"acme_root", root})
+	h.settings.ACMEDirectory, h.settings.ACMERoot = namedAuthority(o.acmeDirectory), root
+	return h.data.keepAuthority(h.settings.ACMEDirectory, root)
+}
+
+// namedAuthority is what the settings have for the value of --acme-directory.
+func namedAuthority(flag string) string {
+	if flag == anyAuthority {
+		return ""
+	}
+	return flag
+}
+
+func (d dataDir) keepAuthority(directory, root string) error {
+	return changeSettings(d.settings(), settingChange{"acme_directory", directory}, settingChange{"acme_root", root})
+}
+
+// fillAuthority is takeAuthority for a service that is not there yet. Who vouches is copied: the service may not be able to read
+// the file of whoever installs it.
+func (d dataDir) fillAuthority(o *runOptions) error {
+	if o.acmeDirectory == "" {
+		return nil
+	}
+	root := ""
+	if o.acmeRoot != "" {
+		text, err := os.ReadFile(o.acmeRoot)
+		if err != nil {
+			return fmt.Errorf("reading the file of --acme-root: %w", err)
+		}
+		root = filepath.Join(d.tls(), "acme-root.pem")
+		if err := os.MkdirAll(d.tls(), 0o700); err != nil {
+			return fmt.Errorf("making the folder for certificates: %w", err)
+		}
+		if err := writeFileAtomic(root, text); err != nil {
+			return fmt.Errorf("copying who vouches for the authority: %w", err)
+		}
+	}
+	return d.keepAuthority(namedAuthority(o.acmeDirectory), root)
 }
 
 // names is what this machine may be called.

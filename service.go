@@ -24,6 +24,16 @@ type ServicePlan struct {
 	User    string   // whose folder it is, and as whom it runs
 	Options []string // of Args, what a person has asked for
 	Ports   []int    // that others are to reach
+	// Fill puts into the folder what the service is to find there, before it is the user's; nil: nothing.
+	Fill func() error
+}
+
+// fill is Fill.
+func (p *ServicePlan) fill() error {
+	if p.Fill == nil {
+		return nil
+	}
+	return p.Fill()
 }
 
 // ServiceState is what the service manager knows of the service.

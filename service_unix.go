@@ -74,6 +74,9 @@ func moveIn(plan *ServicePlan) error {
 		err = os.MkdirAll(plan.Data, 0o700)
 	}
 	if err == nil {
+		err = plan.fill()
+	}
+	if err == nil {
 		err = giveFolder(plan.Data, uid, gid)
 	}
 	if err != nil {

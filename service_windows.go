@@ -305,6 +305,9 @@ func prepareSystem(plan *ServicePlan) (undo func() error, err error) {
 	if err := os.MkdirAll(plan.Data, 0o700); err != nil {
 		return nil, fmt.Errorf("making the data folder: %w", err)
 	}
+	if err := plan.fill(); err != nil {
+		return nil, err
+	}
 	return func() error { return nil }, letIn(plan.Data, "(A;OICI;FA;;;"+serviceSID(plan.User)+")")
 }
 

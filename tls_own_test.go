@@ -343,12 +343,52 @@ func TestAuthorityFlags(t *testing.T) {
 	for _, test := range []struct{ directory, want string }{
 		{"https://ca.example.org/d", "acme_directory = \"https://ca.example.org/d\"\n"}, {"", "acme_directory = \"https://ca.example.org/d\"\n"}, {"default", ""},
 	} {
-		if err := h.keepAuthority(&runOptions{acmeDirectory: test.directory}); err != nil {
+		if err := h.takeAuthority(&runOptions{acmeDirectory: test.directory}); err != nil {
 			t.Fatal(err)
 		}
 		if text, _ := os.ReadFile(h.data.settings()); string(text) != test.want {
 			t.Errorf("%q: %s", test.directory, text)
 		}
+	}
+}
+
+// Whoever installs a service names the authority there. The service finds a copy of who vouches for it.
+func TestAuthorityOfService(t *testing.T) {
+	data, given := dataDir(filepath.Join(t.TempDir(), "data")), filepath.Join(t.TempDir(), "ca.pem")
+	certs, _ := newTestIssuer(t).pair(t, &x509.Certificate{DNSNames: []string{"x"}})
+	if err := os.WriteFile(given, certs, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(string(data), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ directory, root, want string }{
+		{"", "", ""},
+		{"https://ca.home.lan/d", given, "acme_directory = \"https://ca.home.lan/d\"\nacme_root = \"" + filepath.ToSlash(filepath.Join(data.tls(), "acme-root.pem")) + "\"\n"},
+		{"https://ca.home.lan/d", "", "acme_directory = \"https://ca.home.lan/d\"\n"},
+		{"default", "", ""},
+	} {
+		plan := ServicePlan{Fill: func() error {
+			return data.fillAuthority(&runOptions{acmeDirectory: test.directory, acmeRoot: test.root})
+		}}
+		if err := plan.fill(); err != nil {
+			t.Fatal(err)
+		}
+		text, _ := os.ReadFile(data.settings())
+		if got := strings.ReplaceAll(string(text), `\\`, "/"); got != test.want {
+			t.Errorf("%+v:\n%s", test, got)
+		}
+		if settings, err := readSettings(data.settings()); err != nil || test.root != "" && settings.ACMERoot == given {
+			t.Errorf("%+v %v", settings, err)
+		} else if _, err := readRoots(settings.ACMERoot); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := data.fillAuthority(&runOptions{acmeDirectory: "https://ca.home.lan/d", acmeRoot: filepath.Join(string(data), "none")}); err == nil {
+		t.Error("no such file: no error")
+	}
+	if status, out, _ := runCommand(t, string(data), "", "install", "--help"); status != exitDone || !strings.Contains(out, "--acme-directory URL") {
+		t.Error(out)
 	}
 }
 

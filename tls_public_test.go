@@ -340,7 +340,7 @@ func TestAuthorityIsDown(t *testing.T) {
 	}
 	w.authority.fail(acme.Problem{Type: acme.ProblemTypeConnection, Detail: "192.0.2.1: Timeout during\n connect"})
 	w.step()
-	if s := w.state("mail.example.org"); s.Error != "Test CA could not connect to mail.example.org on port 80 or 443: let these ports of the router lead to this machine (192.0.2.1: Timeout during connect)" {
+	if s := w.state("mail.example.org"); s.Error != "Test CA could not connect to mail.example.org on port 80 or 443: let the ports 80 and 443 of the router lead to the ports 8080 and 8443 of this machine (192.0.2.1: Timeout during connect)" {
 		t.Errorf("state %+v", s)
 	}
 	for range 5 {
