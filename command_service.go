@@ -139,8 +139,15 @@ func installService(ctx context.Context, c *call) error {
 	if err := c.checkPorts(in.State()); err != nil {
 		return err
 	}
+	earlier, err := c.takeOver(in)
+	if err != nil {
+		return err
+	}
 	in.Plan.Fill = func() error { return c.data.fillAuthority(o) }
 	if err := in.Install(ctx); err != nil {
+		if earlier != "" {
+			err = c.setAside(earlier, err)
+		}
 		return err
 	}
 	a, err := ask(ctx, c.data.control(), order{Do: "first account", Name: ownerName(os.Getenv)})
@@ -152,6 +159,7 @@ func installService(ctx context.Context, c *call) error {
 	}
 	c.say("The appliance is installed as a service of %s: it starts with the machine.\n", in.State().Manager)
 	c.say("%s", a.Text)
+	c.sayEarlier(earlier)
 	c.say("How it is: %s", elevated("appliance status"))
 	c.say("What it does: %s", elevated("appliance log -f"))
 	return nil

@@ -185,14 +185,26 @@ func (d dataDir) tryLock() (*dataLock, error) {
 	return &dataLock{f}, nil
 }
 
-// inUse says whether a process owns the data folder. It changes nothing.
-func (d dataDir) inUse() bool {
+// lockAsIs is tryLock that changes nothing in the folder. Without a lock there, nobody has ever had the folder: fs.ErrNotExist.
+func (d dataDir) lockAsIs() (*dataLock, error) {
 	f, err := os.Open(d.lock())
 	if err != nil {
-		return false
+		return nil, err
 	}
-	defer f.Close()
-	return errors.Is(lockFile(f), errInUse)
+	if err := lockFile(f); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return &dataLock{f}, nil
+}
+
+// inUse says whether a process owns the data folder. It changes nothing.
+func (d dataDir) inUse() bool {
+	lock, err := d.lockAsIs()
+	if err == nil {
+		lock.release()
+	}
+	return errors.Is(err, errInUse)
 }
 
 // lockForRun is tryLock for an appliance: it waits a moment, and says who has

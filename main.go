@@ -39,7 +39,7 @@
 //	verify*.go, received.go  where mail that arrives comes from
 //	doctor*.go, dns.go      whether mail comes in and goes out; the records that a domain publishes
 //	collect*.go, movein*.go  mail from accounts elsewhere, for good or once
-//	check*.go, carry.go     what stands in the way of a data folder, here and on other systems
+//	check*.go, carry*.go    what stands in the way of a data folder, here and on other systems; copying one
 //	index*.go, mailstate.go the disposable cache; the words of the store
 //	message*.go, address.go, mutf7.go, words.go  the formats of mail, what others say, without any state
 //

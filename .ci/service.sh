@@ -324,6 +324,69 @@ elsewhere() {
   enter appliance uninstall | found "stay in /srv/Maria's mail"
 }
 
+# Somebody starts it by hand, as themselves, and installs it later.
+by_hand() {
+  shell 'useradd --create-home maria 2>/dev/null || true; rm -rf /var/lib/appliance'
+  install -m 755 "$binary" "$root/home/maria/appliance"
+  shell 'printf "correct horse\n" | setpriv --reuid=maria --regid=maria --init-groups env HOME=/home/maria USER=maria /home/maria/appliance user add anna --password-stdin'
+  shell 'setpriv --reuid=maria --regid=maria --init-groups env HOME=/home/maria USER=maria /home/maria/appliance run --listen 127.0.0.1 --port-offset 3000 >/home/maria/said 2>&1 & echo $! >/run/byhand; disown'
+  eventually 20 greeting 3143
+  shell 'exec 3<>/dev/tcp/127.0.0.1/3143; printf "a LOGIN anna \"correct horse\"\r\nb APPEND INBOX {16+}\r\nSubject: kept\r\n\r\n\r\nc LOGOUT\r\n" >&3; timeout 10 cat <&3' | found '^b OK'
+  must_fail 1 enter SUDO_USER=maria /root/appliance install >"$work/refused" 2>&1
+  found 'somebody runs an appliance .* with the data folder /home/maria/.local/share/appliance: end it first' <"$work/refused"
+  shell 'kill $(cat /run/byhand); while kill -0 $(cat /run/byhand) 2>/dev/null; do sleep 0.1; done'
+  shell 'cd /home/maria/.local/share/appliance && find . -type f | sort | xargs sha256sum' >"$work/byhand"
+}
+take_over() {
+  by_hand
+  enter SUDO_USER=maria /root/appliance install | tee "$work/taken"
+  found 'with the accounts that it had: anna@testbox.local' <"$work/taken"
+  found 'copy: /home/maria/.local/share/appliance stays as it was' <"$work/taken"
+  all_answer
+  login anna 'correct horse'
+  shell 'exec 3<>/dev/tcp/127.0.0.1/143; printf "a LOGIN anna \"correct horse\"\r\nb SELECT INBOX\r\nc FETCH 1 BODY[HEADER.FIELDS (SUBJECT)]\r\nd LOGOUT\r\n" >&3; timeout 10 cat <&3' | found 'Subject: kept'
+  [ -z "$(enter find /var/lib/appliance ! -user appliance)" ]
+  shell 'cd /home/maria/.local/share/appliance && find . -type f | sort | xargs sha256sum' | diff "$work/byhand" -
+  shell 'cmp /home/maria/.local/share/appliance/tls/ca.pem /var/lib/appliance/tls/ca.pem'
+}
+
+# The service sees nothing of the folders of people: the command reads for it.
+train_from_home() {
+  shell 'mkdir -p /home/maria/Mail; chmod 700 /home/maria /home/maria/Mail
+    for i in 1 2 3; do printf "From: a@b.example\r\nSubject: %s\r\nMessage-ID: <%s@b.example>\r\n\r\nCheap watches.\r\n" $i $i >/home/maria/Mail/$i; done
+    chown -R maria /home/maria/Mail'
+  enter appliance spam train --spam /home/maria/Mail | tee "$work/trained"
+  found '3 messages learned; in all 3 unwanted' <"$work/trained"
+  enter appliance spam train --spam /home/maria/Mail | found '3 messages known from before'
+}
+
+# A key that root alone may read is copied when it is set, and what to do after its renewal is said.
+key_of_root() {
+  shell 'mkdir -p /etc/letsencrypt/live/x; chmod 700 /etc/letsencrypt/live; cd /etc/letsencrypt/live/x
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 90 -subj /CN=own -addext subjectAltName=DNS:testbox.local -keyout privkey.pem -out fullchain.pem 2>/dev/null; chmod 600 privkey.pem'
+  enter appliance tls set --cert /etc/letsencrypt/live/x/fullchain.pem --key /etc/letsencrypt/live/x/privkey.pem | tee "$work/set"
+  found 'may not read /etc/letsencrypt/live/x/fullchain.pem' <"$work/set"
+  found 'lets certbot do it by itself' <"$work/set"
+  shows_own
+  enter appliance restart
+  all_answer
+  shows_own # the copy
+  shell 'mkdir -p /etc/letsencrypt/renewal-hooks/deploy'
+  shell "$(sed -n 's/^  \(sudo \)\?sh -c/sh -c/p' "$work/set")" # as it says there
+  shell 'cd /etc/letsencrypt/live/x
+    openssl req -x509 -key privkey.pem -days 90 -subj /CN=renewed -addext subjectAltName=DNS:testbox.local -out fullchain.pem 2>/dev/null; /etc/letsencrypt/renewal-hooks/deploy/appliance'
+  served | found 'CN *= *renewed'
+  shell 'install -o appliance -m 700 -d /etc/mail-key; cd /etc/mail-key; cp /etc/letsencrypt/live/x/*.pem .; chown appliance *; chmod 600 *'
+  enter appliance tls set --cert /etc/mail-key/fullchain.pem --key /etc/mail-key/privkey.pem | found 'When its files change, the new ones are'
+  shell 'cd /etc/mail-key; openssl req -x509 -key privkey.pem -days 90 -subj /CN=watched -addext subjectAltName=DNS:testbox.local -out fullchain.pem 2>/dev/null'
+  eventually 10 shows watched
+  enter appliance tls unset
+  shell 'rm -r /etc/letsencrypt /etc/mail-key'
+}
+served() { shell 'openssl s_client -connect 127.0.0.1:993 -servername testbox.local </dev/null 2>/dev/null | openssl x509 -noout -subject'; }
+shows() { served | found "CN *= *$1"; }
+shows_own() { shows own; }
+
 security() {
   enter systemd-analyze security appliance --no-pager | tail -1 | tee "$work/security"
   enter systemd-analyze security appliance --threshold=20 --no-pager >/dev/null
@@ -331,7 +394,7 @@ security() {
 
 under_systemd() {
   manager=systemd
-  fresh systemd bookworm systemd,systemd-sysv,dbus,iproute2,procps || { note "no Debian with systemd is to be had"; return; }
+  fresh systemd bookworm systemd,systemd-sysv,dbus,iproute2,procps,openssl || { note "no Debian with systemd is to be had"; return; }
   boot
   life systemd
   check "systemd: a process that hangs is started again" survives_hang
@@ -349,6 +412,9 @@ under_systemd() {
   check "systemd: uninstall again" uninstall_it
   check "systemd: a port that is taken" port_in_use
   check "systemd: a folder, a name and ports of one's own" elsewhere
+  check "systemd: install takes over what was begun by hand" take_over
+  check "systemd: the filter learns from a folder in a home" train_from_home
+  check "systemd: a certificate whose key is root's alone" key_of_root
 }
 
 # under NAME TREE PACKAGES

@@ -15,14 +15,17 @@ need() {
   command -v "$program" >/dev/null
 }
 
-# tree NAME SUITE PACKAGES: the folder of a tree with these packages, made when it is not there yet.
+# tree NAME SUITE PACKAGES [VARIANT]: the folder of a tree with these packages, made when it is not there yet, or has others. The
+# variant is one of mmdebstrap; "extract" is enough for files that run from anywhere.
 tree() {
   local dir=$trees/$1
-  if [ ! -d "$dir" ]; then
+  if [ "$(cat "$dir.packages" 2>/dev/null)" != "$2 $3" ] || [ ! -d "$dir" ]; then
     mkdir -p "$trees"
-    rm -rf "$dir.new"
-    mmdebstrap --quiet --variant=minbase --include="$3" "$2" "$dir.new" >"$work/tree.log" 2>&1 || { rm -rf "$dir.new"; return 1; }
+    rm -rf "$dir.new" "$dir.packages"
+    mmdebstrap --quiet --variant="${4:-minbase}" --include="$3" "$2" "$dir.new" >"$work/tree.log" 2>&1 || { rm -rf "$dir.new"; return 1; }
+    rm -rf "$dir"
     mv "$dir.new" "$dir"
+    echo "$2 $3" >"$dir.packages"
   fi
   echo "$dir"
 }
