@@ -216,7 +216,7 @@ func TestWebContrast(t *testing.T) {
 		}{
 			{"text", "page", 4.5}, {"text", "card", 4.5}, {"soft", "page", 4.5}, {"soft", "card", 4.5}, {"main", "page", 4.5}, {"main", "card", 4.5},
 			{"on-main", "main", 4.5}, {"on-good", "good", 4.5}, {"on-good", "card", 4.5}, {"on-bad", "bad", 4.5}, {"on-bad", "card", 4.5},
-			{"warn", "card", 4.5}, {"field", "card", 3}, {"bar", "bar-back", 3}, {"bar", "card", 3}, {"second", "card", 3},
+			{"warn", "card", 4.5}, {"main", "tint", 4.5}, {"soft", "tint", 4.5}, {"field", "card", 3}, {"bar", "bar-back", 3}, {"bar", "card", 3}, {"second", "card", 3},
 		} {
 			if got := contrast(t, colours[test.on], colours[test.under]); got < test.least {
 				t.Errorf("set %d: %s on %s has a contrast of %.2f, not %.1f", i, test.on, test.under, got, test.least)
