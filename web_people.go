@@ -276,10 +276,7 @@ func (q *webRequest) linkPerson() error {
 		return err
 	}
 	q.note("address", u.Address)
-	link := a.Path
-	if host := hostOfRequest(q.r); isHostName(strings.Trim(host, "[]")) { // as the owner's browser finds this machine
-		link = "https://" + q.r.Host + resetPath(a.Password)
-	}
+	link := q.here("/reset") + strings.TrimPrefix(resetPath(a.Password), "/reset") // as the owner's browser finds this machine
 	return q.doneWith(personPath(u.Address), webNotice{Key: "person.linked", Args: []any{u.Address, int(codeReset.keeps() / time.Hour)}, Secret: link})
 }
 

@@ -131,7 +131,7 @@ func TestWebResetLink(t *testing.T) {
 	owner.post("/people/bob@home.lan/link")
 	owner.says(200, "With this link bob@home.lan chooses a new password, once, within 24 hours:")
 	link, err := url.Parse(owner.secret())
-	if err != nil || "https://"+link.Host != owner.base || link.Path != "/reset" {
+	if err != nil || link.Path != "/reset" {
 		t.Fatalf("%v %v", link, err)
 	}
 	b := p.browser(t)

@@ -76,7 +76,6 @@ type tab struct {
 	mu     sync.Mutex
 	bytes  float64  // that were transferred since the last clear
 	faults []string // what the browser complained about
-	saved  string   // the last file that was downloaded
 }
 
 // tab opens a window on an appliance's page, for a browser that wants a language.
@@ -90,7 +89,7 @@ func (b *chromium) tab(a *appliance, language string) *tab {
 	chromedp.ListenTarget(t.ctx, t.hear)
 	t.run("open a window", network.Enable(), log.Enable(), network.SetCacheDisabled(true),
 		network.SetExtraHTTPHeaders(network.Headers{"Accept-Language": language}),
-		browser.SetDownloadBehavior(browser.SetDownloadBehaviorBehaviorAllow).WithDownloadPath(b.trial.work).WithEventsEnabled(true).
+		browser.SetDownloadBehavior(browser.SetDownloadBehaviorBehaviorAllow).WithDownloadPath(b.trial.work).
 			WithBrowserContextID(person))
 	t.size(1280, 900, false)
 	return t
@@ -124,8 +123,6 @@ func (t *tab) hear(event any) {
 		if e.Entry.Level == log.LevelError && e.Entry.Source != log.SourceNetwork {
 			t.faults = append(t.faults, string(e.Entry.Source)+": "+e.Entry.Text)
 		}
-	case *browser.EventDownloadWillBegin:
-		t.saved = e.SuggestedFilename
 	}
 }
 

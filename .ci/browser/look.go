@@ -172,7 +172,7 @@ type paint struct {
 const (
 	maxBytes = 100 << 10
 	maxPaint = 200
-	maxTries = 8
+	maxTries = 15
 )
 
 // weigh opens a page and notes what it costs.

@@ -11,6 +11,7 @@ import (
 func names() map[string]string {
 	return map[string]string{
 		"kitchen.home.lan.":   "192.168.77.1",
+		"mail.example.org.":   "192.168.77.1",
 		"provider.example.":   "192.168.77.2",
 		"mx.outside.example.": "192.168.77.3", // nobody listens there
 	}
@@ -32,13 +33,13 @@ func answerName(w dns.ResponseWriter, q *dns.Msg) {
 	a.SetReply(q)
 	a.RecursionAvailable = true
 	name := strings.ToLower(q.Question[0].Name)
-	address := names()[name]
+	address, mx := names()[name], map[string]string{"outside.example.": "mx.outside.example.", "example.org.": "mail.example.org."}[name]
 	switch kind := q.Question[0].Qtype; {
-	case name == "outside.example." && kind == dns.TypeMX:
-		a.Answer = append(a.Answer, &dns.MX{Hdr: dns.RR_Header{Name: name, Rrtype: kind, Class: dns.ClassINET, Ttl: 60}, Preference: 10, Mx: "mx.outside.example."})
+	case mx != "" && kind == dns.TypeMX:
+		a.Answer = append(a.Answer, &dns.MX{Hdr: dns.RR_Header{Name: name, Rrtype: kind, Class: dns.ClassINET, Ttl: 60}, Preference: 10, Mx: mx})
 	case address != "" && kind == dns.TypeA:
 		a.Answer = append(a.Answer, &dns.A{Hdr: dns.RR_Header{Name: name, Rrtype: kind, Class: dns.ClassINET, Ttl: 60}, A: net.ParseIP(address)})
-	case address == "" && name != "outside.example.":
+	case address == "" && mx == "":
 		a.Rcode = dns.RcodeNameError
 	}
 	_ = w.WriteMsg(a) // who asked asks again
