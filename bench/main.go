@@ -5,6 +5,7 @@
 //	bench fill DIR N [BYTES]          write N messages into the Maildir DIR, as another program would, on average of so many bytes
 //	bench offset                      print a number that, added to the usual mail ports, gives free ones
 //	bench run -imap ADDR … PART …     do these parts of the work
+//	bench web -page URL …             deliver alone, and while people use the page; web.sh does it all
 //	bench loop [-n N] DIR             write N messages below DIR durably, with nothing around it
 //	bench settle PID …                wait until these processes and their children do nothing
 //	bench calm SECONDS                wait as long at most until the machine does nothing, and print what share of it is used
@@ -27,6 +28,7 @@ const usage = `usage:
   bench fill DIR N [BYTES]
   bench offset
   bench run -imap ADDR -user USER -password PASSWORD [flags] PART …
+  bench web -page URL -smtp ADDR -post USER -crowd USERS -password PASSWORD [flags]
   bench loop [-n N] DIR
   bench settle PID …
   bench calm SECONDS
@@ -59,6 +61,8 @@ func command(args []string) error {
 		return printOffset(os.Stdout)
 	case name == "run":
 		return runParts(args)
+	case name == "web":
+		return measurePage(args)
 	case name == "loop":
 		flags := flag.NewFlagSet("loop", flag.ContinueOnError)
 		n := flags.Int("n", 800, "messages of each measurement")
