@@ -68,8 +68,51 @@ func (t *trial) withoutScript(b *chromium) {
 	})
 }
 
-// health is the page that tells how the server is.
-func (t *trial) health(b *chromium) {}
+// health is the pages that tell how the server is. Two messages wait.
+func (t *trial) health(b *chromium) {
+	m := b.login(t.home, "en", "maria", mariasPassword)
+	defer m.end()
+	t.check("health: mail, the machine, and a failed login", func() error {
+		m.follow("/health")
+		m.says(200, "Mail a day", "Unwanted mail", "The server", "Version")
+		m.follow("/health/mail")
+		m.says(200, "aunt@outside.example", "It waits; the server tries again by itself.")
+		return m.done()
+	})
+	t.check("health: where is my mail?", func() error {
+		m.send("/health/mail", "q", "aunt@")
+		m.says(200, "aunt@outside.example")
+		m.send("/health/mail", "q", "nobody-at-all")
+		m.says(200, "Nothing was found.")
+		return m.done()
+	})
+	t.check("health: what waits is tried again, and given up", func() error {
+		m.follow("/health/queue")
+		m.says(200, "uncle@outside.example", "next try")
+		m.click(`form[action="/health/queue/retry"]:has(input[value=""]) button`)
+		m.says(200, "All that waits is being tried now.")
+		return m.done()
+	})
+	m.look("queue")
+	t.check("health: a message is given up, and its sender told", func() error {
+		m.click(`a[href$="/bounce"]`)
+		m.says(200, "It is not sent any more")
+		return m.done()
+	})
+	m.look("bounce")
+	t.check("health: it waits no more", func() error {
+		m.click("form button.danger")
+		m.says(200, "is given up, and its sender is told.", "aunt@outside.example")
+		return m.done()
+	})
+	t.check("health: the log is searched", func() error {
+		m.open("/health/log")
+		m.send("/health/log", "q", "queued")
+		m.says(200, "queued")
+		return m.done()
+	})
+	m.look("health-log-found")
+}
 
 // refusals are what is said to who may not, or was too slow.
 func (t *trial) refusals(b *chromium) {
@@ -141,5 +184,5 @@ func (t *trial) lookAround(b *chromium) {
 // pages are those that the owner opens from the navigation.
 func pages() []string {
 	return []string{"/", "/people", "/people/bob@" + domainName, "/people/leonie@" + domainName + "/remove", "/addresses", "/connect", "/account", "/account/second",
-		"/mine/away", "/mine/forward", "/mine/movein", "/sessions", "/domain"}
+		"/mine/away", "/mine/forward", "/mine/movein", "/mine/mail", "/sessions", "/domain", "/health", "/health/mail", "/health/queue", "/health/log"}
 }

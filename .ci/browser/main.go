@@ -75,6 +75,7 @@ func (t *trial) run(ctx context.Context) error {
 	t.devices(b)
 	t.domain(b)
 	t.health(b)
+	t.relay(b)
 	t.refusals(b)
 	t.lookAround(b)
 	t.printPaints()
