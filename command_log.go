@@ -170,12 +170,18 @@ func (c *call) serviceReason(since time.Time) error {
 	return reasonIn(log, since)
 }
 
+// earlyLine finds in the journal why one has ended, or was not begun, before it had a log: its own last words, or systemd's.
+var earlyLine = regexp.MustCompile(`^appliance: (.+)$|^\S+: (Failed at step .+)$`)
+
 // reasonIn gives the last reason that a log tells for the end of an appliance, nil for none since then. Lines without a time
 // are of that time.
 func reasonIn(log io.Reader, since time.Time) (reason error) {
 	for lines := bufio.NewScanner(log); lines.Scan(); {
 		line := lines.Text()
 		found := endLine.FindStringSubmatch(line)
+		if early := earlyLine.FindStringSubmatch(line); early != nil {
+			reason = errors.New(early[1] + early[2])
+		}
 		if found == nil {
 			continue
 		}

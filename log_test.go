@@ -153,7 +153,9 @@ func TestReasonInLog(t *testing.T) {
 		"time=2026-11-29T09:59:59.000Z level=ERROR msg=\"the appliance ends\" err=old\n":                                       "<nil>",
 		"time=2026-11-29T10:00:01.000Z level=ERROR msg=\"the appliance ends\" err=\"port 25 \\\"smtp\\\" is in use: no\"\nx\n": `port 25 "smtp" is in use: no`,
 		"msg=\"the appliance ends\" err=first\nmsg=\"the appliance ends\" err=second\n":                                        "second",
-		"msg=\"the appliance ended\" err=x\n":                                                                                  "<nil>",
+		"appliance: making the data folder: no\nappliance.service: Failed with result 'exit-code'.\n":                          "making the data folder: no",
+		"appliance.service: Failed at step NAMESPACE spawning /x: No such file\nFailed to start appliance.service.\n":          "Failed at step NAMESPACE spawning /x: No such file",
+		"msg=\"the appliance ended\" err=x\n": "<nil>",
 	} {
 		if got := fmt.Sprint(reasonIn(strings.NewReader(text), since)); got != want {
 			t.Errorf("%q: %s, want %s", text, got, want)

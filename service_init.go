@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -148,8 +149,22 @@ func (s *initSystem) Remove() error {
 // Start is serviceManager.
 func (s *initSystem) Start(ctx context.Context) error { return s.command(ctx, s.start) }
 
+// How long after the command that stops it a service may go on, for managers that do not wait, such as launchd.
+const (
+	stopPatience = 40 * time.Second
+	stopLook     = 100 * time.Millisecond
+)
+
 // Stop is serviceManager.
-func (s *initSystem) Stop(ctx context.Context) error { return s.command(ctx, s.stop) }
+func (s *initSystem) Stop(ctx context.Context) error {
+	said := s.command(ctx, s.stop)
+	for end := time.Now().Add(stopPatience); s.command(ctx, s.running) == nil; time.Sleep(stopLook) {
+		if time.Now().After(end) {
+			return cmp.Or(said, errors.New("it does not end"))
+		}
+	}
+	return ctx.Err() // which also ends the question whether it runs
+}
 
 // LogCommand is serviceManager.
 func (s *initSystem) LogCommand() []string { return s.logs }

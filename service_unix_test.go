@@ -188,6 +188,29 @@ func fakeInit(t *testing.T) (s *initSystem, calls func() string) {
 	}
 }
 
+// A service is stopped when it has ended, whatever the command that stops it says, and when it returns: launchctl says that the
+// operation is in progress.
+func TestInitSystemStops(t *testing.T) {
+	s, _ := fakeInit(t)
+	runs := s.running[0][2]
+	if err := os.WriteFile(runs, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.stop = [][]string{{"sh", "-c", "(sleep 0.5; rm " + runs + ") >/dev/null 2>&1 & echo in progress; exit 36"}}
+	if err := s.Stop(t.Context()); err != nil || isThere(runs) {
+		t.Errorf("%v, still there: %v", err, isThere(runs))
+	}
+	if err := os.WriteFile(runs, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.stop = [][]string{{"true"}}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if err := s.Stop(ctx); err == nil {
+		t.Error("it goes on, and that is no error")
+	}
+}
+
 func TestInitSystem(t *testing.T) {
 	s, calls := fakeInit(t)
 	if state := s.State(); state.Installed || state.Manager != "test" {
