@@ -578,3 +578,54 @@ func TestPebbleOnePort(t *testing.T) {
 		})
 	}
 }
+
+// A full disk costs no order: authorities give few of them in a week. It is said, mail goes on, and with room again the certificate
+// comes.
+func TestPebbleFullDisk(t *testing.T) {
+	small := os.Getenv("APPLIANCE_TEST_SMALL_DISK")
+	if small == "" {
+		t.Skip("needs a small file system in APPLIANCE_TEST_SMALL_DISK")
+	}
+	offset := freeOffset(t)
+	w := startPebble(t, offset, 3600)
+	door := w.throughDoor()
+	dir, filler := filepath.Join(small, "tls"), filepath.Join(small, "filler")
+	t.Cleanup(func() { _, _ = os.RemoveAll(dir), os.Remove(filler) })
+	w.running = startAdjusted(t, filepath.Join(t.TempDir(), "data"), offset, &call{adjustCertificates: func(cfg *CertificatesConfig) {
+		cfg.Dir, cfg.Public.Resolver, cfg.Now = dir, w.dns.Resolver, func() time.Time { return time.Now().Add(time.Duration(w.later.Load())) }
+	}}, w.flags()...)
+	fill(t, filler)
+	w.dns.add(t, "mail.example.test. A 127.0.0.1")
+	w.await("the disk is said to be full", 15*time.Second, func() bool {
+		s := w.status()["mail.example.test"]
+		return s.Kind == CertificateLocal && strings.HasPrefix(s.Error, "the certificate for mail.example.test could not be got: it could not be kept: ") && strings.HasSuffix(s.Error, "no space left on device")
+	})
+	if conn, _ := w.served(993, "mail.example.test"); conn == nil {
+		t.Error("mail does not run")
+	}
+	if n := door.shut.Load(); n != 0 {
+		t.Errorf("the authority was asked %d times", n)
+	}
+	door.open.Store(true)
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	w.later.Add(int64(obtainBackOff(1)))
+	w.status() // whoever asks has it looked at
+	w.awaitServed("mail.example.test", 30*time.Second)
+}
+
+// fill writes a file until the disk is full.
+func fill(t *testing.T, file string) {
+	t.Helper()
+	f, err := os.Create(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for block := make([]byte, 512); ; {
+		if _, err := f.Write(block); err != nil {
+			return
+		}
+	}
+}
