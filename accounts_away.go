@@ -64,7 +64,7 @@ func (n *AwayNote) check() (key string, err error) {
 
 // today gives the day that it is for whoever has written the note.
 func (n *AwayNote) today(now time.Time, house *time.Location) string {
-	if zone, err := time.LoadLocation(n.Zone); err == nil && n.Zone != "" {
+	if zone, err := loadZone(n.Zone); err == nil && n.Zone != "" {
 		house = zone
 	}
 	return now.In(house).Format(time.DateOnly)

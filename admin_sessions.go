@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"slices"
 )
 
 // openSessions is who is logged in at an appliance that runs.
@@ -40,7 +39,7 @@ func (ad *admin) onSessions(verb string, o order) (a answer, known bool, err err
 	for _, open := range ad.sessions {
 		a.Sessions = append(a.Sessions, open.Sessions(o.Address)...)
 	}
-	slices.SortFunc(a.Sessions, func(a, b MailSession) int {
+	sortFunc(a.Sessions, func(a, b MailSession) int {
 		return cmp.Or(cmp.Compare(a.Account, b.Account), b.Since.Compare(a.Since))
 	})
 	return a, true, nil

@@ -230,7 +230,7 @@ func (s *outsideIMAP) facts(uids []imap.UID) ([]imapFacts, error) {
 	if err := cmd.Close(); err != nil {
 		return nil, s.trouble("to tell of messages", err)
 	}
-	slices.SortFunc(list, func(a, b imapFacts) int { return int(int64(a.UID) - int64(b.UID)) })
+	sortFunc(list, func(a, b imapFacts) int { return int(int64(a.UID) - int64(b.UID)) })
 	return list, nil
 }
 

@@ -231,7 +231,7 @@ func (r *collectRound) popPlan(list []pop3Entry) (wanted []popMessage, err error
 			return nil, err
 		}
 	}
-	slices.SortStableFunc(wanted, func(a, b popMessage) int {
+	sortStableFunc(wanted, func(a, b popMessage) int {
 		switch {
 		case a.late == b.late:
 			return 0

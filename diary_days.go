@@ -40,7 +40,7 @@ func (days *diaryDays) read(file string) {
 		_, err := time.Parse(time.DateOnly, c.Day)
 		return err != nil
 	})
-	slices.SortFunc(days.list, func(a, b DayCount) int { return strings.Compare(a.Day, b.Day) })
+	sortFunc(days.list, func(a, b DayCount) int { return strings.Compare(a.Day, b.Day) })
 	days.list = slices.CompactFunc(days.list, func(a, b DayCount) bool { return a.Day == b.Day })
 }
 

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 )
@@ -169,7 +168,7 @@ func (c *floodCount) shares() []FloodShare {
 			shares = append(shares, FloodShare{via, n})
 		}
 	}
-	slices.SortFunc(shares, func(a, b FloodShare) int {
+	sortFunc(shares, func(a, b FloodShare) int {
 		return cmp.Or(cmp.Compare(b.Recipients, a.Recipients), cmp.Compare(a.Via, b.Via))
 	})
 	return shares

@@ -230,7 +230,7 @@ func (t *transfer) place(uids []imap.UID) (lost bool, err error) {
 	if err == nil && len(t.placed) < len(uids) && (!t.move || len(t.placed) == 0) {
 		err = ErrExpunged
 	}
-	slices.SortFunc(t.placed, func(a, b placedFile) int { return int(int64(a.source.UID) - int64(b.source.UID)) })
+	sortFunc(t.placed, func(a, b placedFile) int { return int(int64(a.source.UID) - int64(b.source.UID)) })
 	return len(missing) > 0, err
 }
 

@@ -332,7 +332,7 @@ func (s *imapSession) places(ctx *searchContext, uids []imap.UID) []contextPlace
 		}
 		places[i].at = ctx.place(uid, places[i].values, valuesOf)
 	}
-	slices.SortStableFunc(places, func(a, b contextPlace) int {
+	sortStableFunc(places, func(a, b contextPlace) int {
 		switch c := cmp.Compare(a.at, b.at); {
 		case c != 0:
 			return c

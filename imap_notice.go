@@ -130,7 +130,7 @@ func (s *imapSession) tellEvents(events []MailboxEvent) bool {
 		s.tellEvent(e, nodes, written)
 	}
 	more, noAccess := s.unseenEvents(n, nodes)
-	slices.SortFunc(more, func(a, b MailboxEvent) int { return compareFolders(a.Name, b.Name) })
+	sortFunc(more, func(a, b MailboxEvent) int { return compareFolders(a.Name, b.Name) })
 	for _, e := range more {
 		s.tellEvent(e, nodes, written)
 	}

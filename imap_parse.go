@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"slices"
 	"strings"
 	"time"
 
@@ -608,7 +607,7 @@ func (c *imapCommand) setNumber() (uint32, error) {
 // tidySet sorts the ranges and joins those that overlap, so that go-imap's methods may be used on the set. "*" alone
 // is the last range.
 func tidySet(set imap.SeqSet) imap.SeqSet {
-	slices.SortFunc(set, func(a, b imap.SeqRange) int { return cmp.Compare(a.Start-1, b.Start-1) }) // 0 wraps to the end
+	sortFunc(set, func(a, b imap.SeqRange) int { return cmp.Compare(a.Start-1, b.Start-1) }) // 0 wraps to the end
 	tidy := set[:0]
 	for _, r := range set {
 		if n := len(tidy); n > 0 {

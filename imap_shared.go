@@ -8,7 +8,6 @@ package main
 
 import (
 	"errors"
-	"slices"
 	"strings"
 )
 
@@ -219,6 +218,6 @@ func (s *imapSession) otherFolders(who Grantee, taken map[string]bool) (visible 
 			}
 		}
 	}
-	slices.SortFunc(visible, func(a, b visibleFolder) int { return compareFolders(a.Name, b.Name) })
+	sortFunc(visible, func(a, b visibleFolder) int { return compareFolders(a.Name, b.Name) })
 	return visible
 }

@@ -134,7 +134,7 @@ func (ix *index) pendingKind(dir string, kind CacheKind) (waiting []pendingValue
 		}
 	}
 	ix.mu.Unlock()
-	slices.SortFunc(waiting, func(a, b pendingValue) int { return cmp.Compare(a.uid, b.uid) })
+	sortFunc(waiting, func(a, b pendingValue) int { return cmp.Compare(a.uid, b.uid) })
 	return waiting, dropped
 }
 

@@ -22,6 +22,7 @@ import (
 const layout = `
 	address:
 	words:
+	sorting:
 	naming: address
 	mutf7:
 	message: address
@@ -35,51 +36,51 @@ const layout = `
 	subscriptions: foldername maildir uidlist
 	attributes: maildir subscriptions
 	acl: mailstate
-	index: maildir mailstate uidlist
-	mailbox (delivery folder view watch incoming mailfile quota metadata): address maildir mailstate foldername uidlist keywords flagjournal subscriptions acl attributes index
+	index: sorting maildir mailstate uidlist
+	mailbox (delivery folder view watch incoming mailfile quota metadata): sorting address maildir mailstate foldername uidlist keywords flagjournal subscriptions acl attributes index
 
-	resolver: message.isASCII
+	resolver: sorting message.isASCII
 	envelope: address naming.normalDomain mailbox.cutLast
 	tomlfile:
 	settings: naming tomlfile maildir.writeFileAtomic
-	accounts (password scram): settings.checkZone address naming tomlfile maildir mailstate
-	tls: address words maildir naming resolver
+	accounts (password scram): settings.checkZone settings.loadZone address naming tomlfile maildir mailstate
+	tls: sorting address words maildir naming resolver
 	conn (throttle strangers inflate): words accounts
 	sasl: accounts conn
 	dkim: resolver mailbox.plainName maildir address.ErrBadAddress
 	received: address message
 	verify: resolver received address naming message mailbox.cutLast
 	dns: address dkim.DNSRecord tls
-	spam: foldername.junkName words.foreignWords settings.milterAddress outbox.outboxName resolver received verify address naming message mailbox mailstate maildir conn.clip
+	spam: sorting foldername.junkName words.foreignWords settings.milterAddress outbox.outboxName resolver received verify address naming message mailbox mailstate maildir conn.clip
 	send: resolver envelope address words naming message maildir.writeJSON maildir.readJSON mailbox.cutLast conn.writeChunk conn.clip
-	relay: send resolver address naming tomlfile maildir.writeFileAtomic
-	diary: words maildir
+	relay: sorting send resolver address naming tomlfile maildir.writeFileAtomic
+	diary: sorting words maildir
 	notice:
 	queue: send envelope words mailbox maildir conn.clip message notice
-	flood: words accounts.Identity maildir.writeJSON maildir.readJSON
+	flood: sorting words accounts.Identity maildir.writeJSON maildir.readJSON
 	outbox: accounts address mailbox mailstate message notice queue send
 	rules (away forward srs): received.isVerdictField mailbox.cutLast accounts address naming.normalDomain maildir mailbox message envelope queue send.isPrintable conn.clip notice.mailDate flood foldername
 	outbound: rules outbox accounts address mailbox mailstate message send queue envelope flood notice foldername
 
 	pop3: accounts conn sasl mailbox mailstate protocols.Protocols
 	smtp: diary.smtpFailure accounts address naming envelope flood.FloodSender queue notice.mailDate conn sasl mailbox mailstate message received verify protocols.Protocols
-	movein (collect): outbox.outboxName resolver outbox.outboxName accounts address words naming tomlfile maildir foldername mailbox mailstate received.Verdict message notice send resolver.asciiName conn.clip conn.earlier conn.copySize smtp.headerCopier smtp.applyVerdict smtp.messageReader smtp.errTooLarge protocols.DefaultMaxSize
+	movein (collect): sorting outbox.outboxName resolver outbox.outboxName accounts address words naming tomlfile maildir foldername mailbox mailstate received.Verdict message notice send resolver.asciiName conn.clip conn.earlier conn.copySize smtp.headerCopier smtp.applyVerdict smtp.messageReader smtp.errTooLarge protocols.DefaultMaxSize
 
 	textindex:
-	imap: accounts acl conn sasl mailbox mailstate message mutf7 textindex protocols.Protocols
+	imap: sorting accounts acl conn sasl mailbox mailstate message mutf7 textindex protocols.Protocols
 	protocols: address.Address accounts conn mailbox received queue flood pop3 smtp imap verify.isNear
 
 	doctor: resolver address tls dns dkim.DNSRecord verify received.ReceivedMail send queue.cleanText accounts.roundSize maildir.writeJSON maildir.readJSON protocols.Port protocols.isPermission protocols.isWindowsError
 
-	mdns: address.isDomainLabel tls.addressOf protocols.Port
+	mdns: sorting address.isDomainLabel tls.addressOf protocols.Port
 	webport: tls protocols.Port protocols.listenTCP protocols.isInUse
 	datadir (lock rights):
 	log:
 	service: maildir.renameFile maildir.removeFile datadir.letIn
 	check (carry): accounts acl attributes datadir doctor flagjournal foldername keywords maildir mailbox movein naming queue relay settings uidlist words.tameWords
-	admin: conn.MailSession rules accounts acl address naming mailbox mailstate queue relay send doctor movein spam settings tls protocols.Port log.Trouble
+	admin: sorting conn.MailSession rules accounts acl address naming mailbox mailstate queue relay send doctor movein spam settings tls protocols.Port log.Trouble
 	control: admin datadir maildir
-	web: diary words.foreignWords queue.QueueEntry log.LogLine movein accounts address tls dns relay admin.order admin.answer admin.ServerStatus spam.SpamStatus conn doctor settings naming protocols.Port tomlfile.decodeTOML webport.hostOfRequest
+	web: sorting diary words.foreignWords queue.QueueEntry log.LogLine movein accounts address tls dns relay admin.order admin.answer admin.ServerStatus spam.SpamStatus conn doctor settings naming protocols.Port tomlfile.decodeTOML webport.hostOfRequest
 	command (firststart): diary mdns conn.MailSession check rules web conn.NewThrottle conn.Throttle accounts address resolver dkim dns doctor send relay queue flood outbound movein admin control datadir mailbox mailstate naming protocols settings maildir.writeFileAtomic tls verify spam webport words log service queue.cleanText
 	main: command service
 `

@@ -326,7 +326,7 @@ func missingFrom(have, names map[string]bool, kind MailboxEventKind) (events []M
 			events = append(events, MailboxEvent{Kind: kind, Name: name})
 		}
 	}
-	slices.SortFunc(events, func(a, b MailboxEvent) int { return strings.Compare(a.Name, b.Name) })
+	sortFunc(events, func(a, b MailboxEvent) int { return strings.Compare(a.Name, b.Name) })
 	return events
 }
 

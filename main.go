@@ -41,7 +41,7 @@
 //	collect*.go, movein*.go  mail from accounts elsewhere, for good or once
 //	check*.go, carry*.go    what stands in the way of a data folder, here and on other systems; copying one
 //	index*.go, mailstate.go the disposable cache; the words of the store
-//	message*.go, address.go, mutf7.go, words.go  the formats of mail, what others say, without any state
+//	message*.go, address.go, mutf7.go, words.go, sorting.go  the formats of mail, what others say, without any state
 //
 // layout_test.go holds which of these may call which.
 package main

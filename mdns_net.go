@@ -69,7 +69,7 @@ func lanAddresses(addrs []net.Addr, only netip.Addr) (list []netip.Prefix) {
 	if !private {
 		return nil
 	}
-	slices.SortFunc(list, netip.Prefix.Compare)
+	sortFunc(list, netip.Prefix.Compare)
 	return list
 }
 

@@ -199,7 +199,7 @@ func (m *Mover) Status(account string) (list []MoveJob) {
 		}
 		list = append(list, job.public())
 	}
-	slices.SortFunc(list, func(a, b MoveJob) int { return cmp.Compare(a.Account, b.Account) })
+	sortFunc(list, func(a, b MoveJob) int { return cmp.Compare(a.Account, b.Account) })
 	return list
 }
 

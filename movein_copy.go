@@ -73,7 +73,7 @@ func (s *outsideIMAP) folders() ([]outsideFolder, error) {
 		}
 		return 1
 	}
-	slices.SortStableFunc(folders, func(a, b outsideFolder) int { return rank(a) - rank(b) })
+	sortStableFunc(folders, func(a, b outsideFolder) int { return rank(a) - rank(b) })
 	return folders, nil
 }
 

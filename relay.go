@@ -160,7 +160,7 @@ func OpenRelays(file string) (*Relays, error) {
 // List gives all relays, the one for everybody first, then by whom they are for.
 func (b *Relays) List() []RelaySetting {
 	list := slices.Clone(*b.list.Load())
-	slices.SortFunc(list, func(x, y RelaySetting) int { return strings.Compare(x.For, y.For) })
+	sortFunc(list, func(x, y RelaySetting) int { return strings.Compare(x.For, y.For) })
 	return list
 }
 

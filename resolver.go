@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -60,7 +59,7 @@ func (r *Resolver) MX(ctx context.Context, domain string) (hosts []MX, authentic
 		return nil, answer.AuthenticatedData, notFound(domain)
 	}
 	rand.Shuffle(len(hosts), func(i, j int) { hosts[i], hosts[j] = hosts[j], hosts[i] })
-	slices.SortStableFunc(hosts, func(a, b MX) int { return int(a.Preference) - int(b.Preference) })
+	sortStableFunc(hosts, func(a, b MX) int { return int(a.Preference) - int(b.Preference) })
 	return hosts, answer.AuthenticatedData, nil
 }
 

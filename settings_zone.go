@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"sync"
 	"time"
-	_ "time/tzdata" // Windows and small Linux systems have none
 )
 
 // HouseZone is the time zone in which the page tells times: the setting, or the machine's. Safe for concurrent use.
@@ -17,7 +16,7 @@ type HouseZone struct {
 
 // checkZone says what is wrong with the name of a time zone.
 func checkZone(name string) error {
-	if _, err := time.LoadLocation(name); err != nil || len(name) > 64 {
+	if _, err := loadZone(name); err != nil || len(name) > 64 {
 		return fmt.Errorf("%q is no time zone: take one such as Europe/Berlin", name)
 	}
 	return nil
@@ -25,11 +24,11 @@ func checkZone(name string) error {
 
 // OpenZone gives the zone that the settings name, the machine's for "".
 func OpenZone(file, name string) (*HouseZone, error) {
-	z := &HouseZone{file: file, location: time.Local}
+	z := &HouseZone{file: file, location: machineZone()}
 	if name == "" {
 		return z, nil
 	}
-	location, err := time.LoadLocation(name)
+	location, err := loadZone(name)
 	if err != nil {
 		return nil, fmt.Errorf("time_zone: %w", err)
 	}
@@ -49,7 +48,7 @@ func (z *HouseZone) Set(name string) error {
 	if err := checkZone(name); err != nil {
 		return err
 	}
-	location, err := time.LoadLocation(name)
+	location, err := loadZone(name)
 	if err == nil {
 		err = changeSettings(z.file, settingChange{"time_zone", name})
 	}

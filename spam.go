@@ -331,7 +331,7 @@ func spamFields(score float64, vouched bool, reasons []spamReason, note string) 
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %s, score=%.1f required=%.1f sender=%s\r\n", spamStatusField, word, score, spamLimit, sender)
-	slices.SortStableFunc(reasons, func(a, b spamReason) int { return cmp.Compare(math.Abs(b.points), math.Abs(a.points)) })
+	sortStableFunc(reasons, func(a, b spamReason) int { return cmp.Compare(math.Abs(b.points), math.Abs(a.points)) })
 	var lines []string
 	for _, r := range reasons[:min(len(reasons), 3)] {
 		lines = append(lines, fmt.Sprintf("%s (%+.1f)", r.text, r.points))

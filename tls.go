@@ -253,7 +253,7 @@ const maxCertAddresses = 32
 
 func (c *Certificates) addresses() []netip.Addr {
 	addresses := append([]netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()}, c.cfg.Addresses()...)
-	slices.SortFunc(addresses, netip.Addr.Compare)
+	sortFunc(addresses, netip.Addr.Compare)
 	addresses = slices.Compact(addresses)
 	return addresses[:min(len(addresses), maxCertAddresses)]
 }

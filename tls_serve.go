@@ -23,7 +23,7 @@ func (c *Certificates) Config() *tls.Config {
 // WebConfig is the configuration of the listener for HTTPS, on which authorities look for their answers, too (RFC 8737).
 func (c *Certificates) WebConfig() *tls.Config {
 	config := c.Config()
-	config.NextProtos = []string{"h2", "http/1.1", acmez.ACMETLS1Protocol}
+	config.NextProtos = []string{"http/1.1", acmez.ACMETLS1Protocol}
 	config.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		if slices.Equal(hello.SupportedProtos, []string{acmez.ACMETLS1Protocol}) {
 			return c.public.challengeCertificate(hello)

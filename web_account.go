@@ -58,7 +58,7 @@ func (q *webRequest) accountPage() error {
 	for _, s := range q.sessions.of(q.user.Address) {
 		data.Sessions = append(data.Sessions, webOpen{hex.EncodeToString(s.id[:]), browserName(s.agent), s.remote.String(), s.created, s.seen, s.id == q.session.id})
 	}
-	slices.SortFunc(data.Mail, func(a, b MailSession) int { return b.Since.Compare(a.Since) })
+	sortFunc(data.Mail, func(a, b MailSession) int { return b.Since.Compare(a.Since) })
 	return q.show("account", data)
 }
 

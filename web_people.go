@@ -69,7 +69,7 @@ func (q *webRequest) person(u *User) (webPerson, error) {
 			p.Last = at
 		}
 	}
-	slices.SortFunc(p.Logins, func(a, b webLoginTime) int { return cmp.Compare(a.Protocol, b.Protocol) })
+	sortFunc(p.Logins, func(a, b webLoginTime) int { return cmp.Compare(a.Protocol, b.Protocol) })
 	for _, app := range u.Apps {
 		p.Apps = append(p.Apps, webApp{app.Name, app.Created, last.Apps[app.Name]})
 	}

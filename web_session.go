@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"net/http"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -157,7 +156,7 @@ func (all *webSessions) of(account string) []webSession {
 			list = append(list, *s)
 		}
 	}
-	slices.SortFunc(list, func(a, b webSession) int { return b.seen.Compare(a.seen) })
+	sortFunc(list, func(a, b webSession) int { return b.seen.Compare(a.seen) })
 	return list
 }
 

@@ -291,6 +291,9 @@ func (v *webView) Int(n int64) int { return int(n) }
 // Param is a parameter of the address of the page.
 func (v *webView) Param(name string) string { return v.q.r.URL.Query().Get(name) }
 
+// Never says that there is no time.
+func (v *webView) Never(t time.Time) bool { return t.IsZero() }
+
 // Day writes a day as people do.
 func (v *webView) Day(t time.Time) string { return t.In(v.q.Zone.Location()).Format(v.T("format.day")) }
 

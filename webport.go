@@ -98,8 +98,11 @@ func (w *WebPorts) open(s *webServer, config *tls.Config) bool {
 			"protocol", s.name, "address", s.address, "port", s.number())
 	}
 	w.Log.Info("listening", "protocol", s.name, "address", s.listener.Addr().String())
+	var protocols http.Protocols
+	protocols.SetHTTP1(true) // pages of so few files are none the slower for it, and a release has no HTTP/2 (scripts/release)
 	s.Server = http.Server{
-		Handler: w, TLSConfig: config, MaxHeaderBytes: webHeader,
+		Protocols: &protocols,
+		Handler:   w, TLSConfig: config, MaxHeaderBytes: webHeader,
 		ReadHeaderTimeout: webReadHeader, ReadTimeout: webRead, WriteTimeout: webWrite, IdleTimeout: webIdle,
 		ErrorLog: slog.NewLogLogger(w.Log.Handler(), slog.LevelDebug),
 	}

@@ -45,6 +45,10 @@ done <<<"$names"
 (cd "$first" && sha256sum --quiet -c SHA256SUMS)
 echo "two builds in different folders: the same bytes in all $(wc -l <<<"$names") files" >>"$dir/summary"
 
+# All pages, with what a release is compiled from.
+GOFLAGS= go test -overlay "$(scripts/overlay "$dir/overlay")" -tags nethttpomithttp2 -vet=off -run '^TestWeb' . >"$dir/pages" || { cat "$dir/pages"; exit 1; }
+echo "the pages of a release: the same as without what it leaves out" >>"$dir/summary"
+
 "$first/appliance-$version-linux-amd64" version | grep -F "appliance $version (" >/dev/null
 "$first/appliance-$version-linux-amd64" licenses | cmp - licenses.txt
 for exe in "$first"/*.exe; do
