@@ -98,6 +98,7 @@ type admin struct {
 	codes     *OneTimeCodes
 	page      func() string // the address of the page; nil: it is not to be had
 	answered  *AwayMemory
+	metrics   *MetricsToken
 
 	// Of an appliance that runs:
 	status       func() *ServerStatus
@@ -187,6 +188,11 @@ func (ad *admin) perform(o order) (answer, error) {
 	}
 	if verb, ok := strings.CutPrefix(o.Do, "movein "); ok {
 		if a, known, err := ad.onMove(verb, o); known {
+			return a, err
+		}
+	}
+	if verb, ok := strings.CutPrefix(o.Do, "metrics "); ok {
+		if a, known, err := ad.onMetrics(verb); known {
 			return a, err
 		}
 	}

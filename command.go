@@ -73,7 +73,7 @@ func (e *usageError) Error() string { return e.text }
 
 // commands lists all commands in the order of the help text.
 func commands() []command {
-	return slices.Concat(runCommands(), serviceCommands(), userCommands(), awayCommands(), forwardCommands(), sessionCommands(), outsideCommands(), aliasCommands(), queueCommands(), relayCommands(), collectCommands(), moveCommands(), spamCommands(), doctorCommands(), dnsCommands(), tlsCommands(), caCommands(), versionCommands())
+	return slices.Concat(runCommands(), serviceCommands(), userCommands(), awayCommands(), forwardCommands(), sessionCommands(), outsideCommands(), aliasCommands(), queueCommands(), relayCommands(), collectCommands(), moveCommands(), spamCommands(), doctorCommands(), dnsCommands(), tlsCommands(), metricsCommands(), caCommands(), versionCommands())
 }
 
 // run does what the arguments (without the program's name) say and gives the

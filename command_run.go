@@ -103,6 +103,7 @@ type house struct {
 	troubles RecentTroubles
 	recent   RecentLog
 	diary    *Diary
+	metrics  *MetricsToken
 	accounts *Accounts
 	store    *Store
 	signer   *DKIMSigner
@@ -150,6 +151,9 @@ func openHouse(data dataDir, hostname string, log *slog.Logger) (*house, error) 
 		return nil, err
 	}
 	if h.codes, err = OpenCodes(data.codes(), nil); err != nil {
+		return nil, err
+	}
+	if h.metrics, err = OpenMetricsToken(data.metrics()); err != nil {
 		return nil, err
 	}
 	h.answered = NewAwayMemory(data.away())
@@ -351,12 +355,13 @@ func (c *call) serve(ctx context.Context, h *house, g *gates) error {
 		relays: h.relays, sender: sender, facts: facts, check: h.check, collector: collector, mover: mover,
 		spam: func() (*SpamFilter, error) { return spam, nil }, tls: &tlsAdmin{
 			open: func() (*Certificates, error) { return certs, nil }, names: h.names, settings: h.data.settings()}, log: h.log,
-		status: func() *ServerStatus { return h.status(all, out.Queue, certs) }, firstAccount: news.firstAccount, endSessions: p.EndSessions, codes: h.codes, answered: h.answered,
+		status: func() *ServerStatus { return h.status(all, out.Queue, certs) }, firstAccount: news.firstAccount, endSessions: p.EndSessions, codes: h.codes, answered: h.answered, metrics: h.metrics,
 		page: func() string { return h.pageURL(g.web) }}
 	page, err := h.newPage(g.web, ad, p, ports)
 	if err != nil {
 		return err
 	}
+	page.Metrics = (&houseMetrics{house: h, protocols: p, queue: out.Queue, spam: spam, certs: certs, page: page}).all
 	ad.sessions = []openSessions{p, page}
 	g.web.Handler = page
 	defer inBackground(page.Run)()

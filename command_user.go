@@ -90,7 +90,7 @@ func (c *call) order(ctx context.Context, o order) (answer, error) {
 			h.close()
 		}
 		return &admin{accounts: h.accounts, store: h.store, queue: queue, relays: h.relays, sender: sender, facts: facts, check: h.check,
-			collector: h.openCollector(nil, nil, nil), mover: h.openMover(nil, nil, nil), spam: openSpam, tls: h.stoppedTLS(), log: h.log, codes: h.codes, answered: h.answered}, closeAll, nil
+			collector: h.openCollector(nil, nil, nil), mover: h.openMover(nil, nil, nil), spam: openSpam, tls: h.stoppedTLS(), log: h.log, codes: h.codes, answered: h.answered, metrics: h.metrics}, closeAll, nil
 	})
 	if err == nil && a.Error != "" {
 		err = errors.New(a.Error)

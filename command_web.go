@@ -5,7 +5,7 @@ func (h *house) newPage(web *WebPorts, ad *admin, p *Protocols, ports []Port) (*
 	return NewWeb(WebConfig{
 		Accounts: h.accounts, Certificates: web.Certificates, Throttle: p.Throttle, Do: ad.perform, Codes: h.codes, Zone: h.zone,
 		Checked: h.check.Last, Examine: h.check.Examine,
-		Diary: h.diary, Recent: h.recent.Last,
+		Diary: h.diary, Token: h.metrics, Recent: h.recent.Last,
 		MailSessions: p.Sessions, EndMail: p.EndSessions,
 		Host: h.hostname, Ports: ports, Log: h.log,
 		Secure: func() int { _, secure := web.Numbers(); return secure },

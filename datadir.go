@@ -37,6 +37,7 @@ func (d dataDir) doctor() string   { return d.in("doctor.json") }
 func (d dataDir) relays() string   { return d.in("relays.toml") }
 func (d dataDir) collect() string  { return d.in("collect.toml") }
 func (d dataDir) log() string      { return d.in("log") }
+func (d dataDir) metrics() string  { return d.in("metrics.json") }
 func (d dataDir) diary() string    { return d.in("diary") }
 
 func (d dataDir) collectState() string { return d.in("collect") }
@@ -45,7 +46,7 @@ func (d dataDir) spam() string         { return d.in("spam") }
 // isSecret says whether only the owner of the folder may read a file in it: passwords, hashes of them, keys.
 func (d dataDir) isSecret(path string) bool {
 	switch path {
-	case d.accounts(), d.secret(), d.relays(), d.collect(), d.control():
+	case d.accounts(), d.secret(), d.relays(), d.collect(), d.control(), d.metrics():
 		return true
 	case filepath.Join(d.tls(), "ca.pem"): // it is for everybody
 		return false

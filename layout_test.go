@@ -55,6 +55,7 @@ const layout = `
 	send: resolver envelope address words naming message maildir.writeJSON maildir.readJSON mailbox.cutLast conn.writeChunk conn.clip
 	relay: sorting send resolver address naming tomlfile maildir.writeFileAtomic
 	diary: sorting words maildir
+	metrics: maildir
 	notice:
 	queue: send envelope words mailbox maildir conn.clip message notice
 	flood: sorting words accounts.Identity maildir.writeJSON maildir.readJSON
@@ -78,10 +79,10 @@ const layout = `
 	log:
 	service: maildir.renameFile maildir.removeFile datadir.letIn
 	check (carry): accounts acl attributes datadir doctor flagjournal foldername keywords maildir mailbox movein naming queue relay settings uidlist words.tameWords
-	admin: sorting conn.MailSession rules accounts acl address naming mailbox mailstate queue relay send doctor movein spam settings tls protocols.Port log.Trouble
+	admin: metrics.MetricsToken sorting conn.MailSession rules accounts acl address naming mailbox mailstate queue relay send doctor movein spam settings tls protocols.Port log.Trouble
 	control: admin datadir maildir
-	web: sorting diary words.foreignWords queue.QueueEntry log.LogLine movein accounts address tls dns relay admin.order admin.answer admin.ServerStatus spam.SpamStatus conn doctor settings naming protocols.Port tomlfile.decodeTOML webport.hostOfRequest
-	command (firststart): diary mdns conn.MailSession check rules web conn.NewThrottle conn.Throttle accounts address resolver dkim dns doctor send relay queue flood outbound movein admin control datadir mailbox mailstate naming protocols settings maildir.writeFileAtomic tls verify spam webport words log service queue.cleanText
+	web: sorting metrics diary words.foreignWords queue.QueueEntry log.LogLine movein accounts address tls dns relay admin.order admin.answer admin.ServerStatus spam.SpamStatus conn doctor settings naming protocols.Port tomlfile.decodeTOML webport.hostOfRequest
+	command (firststart): sorting metrics diary mdns conn.MailSession check rules web conn.NewThrottle conn.Throttle accounts address resolver dkim dns doctor send relay queue flood outbound movein admin control datadir mailbox mailstate naming protocols settings maildir.writeFileAtomic tls verify spam webport words log service queue.cleanText
 	main: command service
 `
 

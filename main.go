@@ -32,6 +32,7 @@
 //	                        its files, as Dovecot has them too
 //	flagjournal.go          flags that file names are still to get
 //	diary*.go               what has become of mail, for "where is my mail?"
+//	metrics*.go             numbers for Prometheus, and who may read them
 //	queue*.go, envelope.go, outbound*.go, outbox*.go, flood*.go, notice.go  mail that waits for other servers
 //	rules.go, away*.go, forward.go, srs.go  what people have set for mail that arrives
 //	send*.go, relay.go, dkim.go, resolver*.go  the way there, directly or by a relay; signatures; the DNS

@@ -106,7 +106,8 @@ type Protocols struct {
 	shifted  bool // the operating system has refused low ports
 	exchange int  // the port of SMTP as bound
 	lastConn atomic.Uint64
-	visitor  atomic.Int64 // second in which somebody from the internet came to the SMTP port by IPv4, 0: never
+	traffic  map[string]*PortTraffic // by the name of the port, guarded by mu
+	visitor  atomic.Int64            // second in which somebody from the internet came to the SMTP port by IPv4, 0: never
 
 	mu          sync.Mutex
 	conns       map[*Conn]struct{}
@@ -201,6 +202,7 @@ func (p *Protocols) prepare() {
 	}
 	p.conns = map[*Conn]struct{}{}
 	p.perProtocol, p.perAddr = map[string]int{}, map[connSource]int{}
+	p.traffic = map[string]*PortTraffic{}
 }
 
 // bind opens all ports of the table, or none.
@@ -362,7 +364,9 @@ func (p *Protocols) admit(ctx context.Context, spec portSpec, raw net.Conn) {
 	if spec.name == "smtp" && c.Remote.Unmap().Is4() && !isNear(c.Remote) {
 		p.visitor.Store(p.Now().Unix())
 	}
-	if reason := p.enter(c, spec.protocol()); reason != "" {
+	reason := p.enter(c, spec.protocol())
+	p.count(spec.name, reason == "")
+	if reason != "" {
 		if p.env.strangers.Tell(c.Remote) {
 			c.Log.Warn("rejected", "protocol", spec.name, "reason", reason)
 		}
@@ -370,6 +374,50 @@ func (p *Protocols) admit(ctx context.Context, spec portSpec, raw net.Conn) {
 		return
 	}
 	p.running.Go(func() { p.session(ctx, spec, c) })
+}
+
+// PortTraffic is how many connections a port has had since the start.
+type PortTraffic struct {
+	Port     string // its name
+	Protocol string
+	Served   uint64
+	Refused  uint64 // there were too many
+	Open     int    // of the protocol, -1 where another port of it tells
+}
+
+// count notes a connection of a port.
+func (p *Protocols) count(port string, served bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t := p.traffic[port]
+	if t == nil {
+		t = new(PortTraffic)
+		p.traffic[port] = t
+	}
+	if served {
+		t.Served++
+	} else {
+		t.Refused++
+	}
+}
+
+// Traffic tells of all ports, in the order of the table.
+func (p *Protocols) Traffic() (list []PortTraffic) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	told := map[string]bool{}
+	for _, spec := range p.specs {
+		t := PortTraffic{Port: spec.name, Protocol: spec.protocol(), Open: p.perProtocol[spec.protocol()]}
+		if told[t.Protocol] {
+			t.Open = -1
+		}
+		told[t.Protocol] = true
+		if seen := p.traffic[spec.name]; seen != nil {
+			t.Served, t.Refused = seen.Served, seen.Refused
+		}
+		list = append(list, t)
+	}
+	return list
 }
 
 // deliver is Deliver, or what stands for it.

@@ -381,6 +381,27 @@ func (q *Queue) Len() int {
 	return len(q.items)
 }
 
+// QueueLoad is how much waits.
+type QueueLoad struct {
+	Messages int
+	Bytes    int64
+	Oldest   time.Time // since when the oldest waits
+}
+
+// Load tells how much waits.
+func (q *Queue) Load() (load QueueLoad) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	load.Messages = len(q.items)
+	for _, item := range q.items {
+		load.Bytes += item.Size
+		if load.Oldest.IsZero() || item.Queued.Before(load.Oldest) {
+			load.Oldest = item.Queued
+		}
+	}
+	return load
+}
+
 // nudge makes Run look at the plan.
 func (q *Queue) nudge() {
 	select {

@@ -57,6 +57,8 @@ type WebConfig struct {
 	MailSessions func(account string) []MailSession
 	EndMail      func(account, via string, any bool)
 	Diary        *Diary                      // what has become of mail
+	Token        *MetricsToken               // for metrics, asked for from elsewhere
+	Metrics      func() []*Metric            // the numbers of all parts of the server
 	Recent       func(text string) []LogLine // the last lines of the log in which a text stands
 	Now          func() time.Time            // nil: time.Now
 }
@@ -74,6 +76,7 @@ type Web struct {
 	sessions *webSessions
 	links    *deviceLinks
 	look     webLook
+	answered webAnswered
 
 	firstVisits sync.Mutex // held while one is under way
 }
@@ -102,7 +105,7 @@ type webRoute struct {
 func webRoutes() []webRoute {
 	return slices.Concat(homeRoutes(), loginRoutes(), firstRoutes(), peopleRoutes(), addressRoutes(), resetRoutes(),
 		accountRoutes(), factorRoutes(), mineRoutes(),
-		connectRoutes(), autoconfigRoutes(), autodiscoverRoutes(), domainRoutes(), healthRoutes())
+		connectRoutes(), autoconfigRoutes(), autodiscoverRoutes(), domainRoutes(), healthRoutes(), metricsRoutes())
 }
 
 // webOrders lists the orders that the page may give. None of them answers with a mail, or a part of one.
@@ -151,7 +154,9 @@ func (w *Web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		w.plain.ServeHTTP(rw, r)
 		return
 	}
-	w.mux.ServeHTTP(rw, r)
+	status := &webStatus{ResponseWriter: rw, code: http.StatusOK}
+	w.mux.ServeHTTP(status, r)
+	w.answered.count(status.code)
 }
 
 // setWebHeaders sets what keeps other pages out of ours, and ours in no cache. There is no Strict-Transport-Security: with it a

@@ -24,7 +24,7 @@ func healthRoutes() []webRoute {
 
 // healthOrders are the orders that these pages give.
 func healthOrders() []string {
-	return []string{"status", "spam status", "queue oldest", "queue retry", "queue bounce"}
+	return []string{"status", "spam status", "queue oldest", "queue retry", "queue bounce", "metrics token", "metrics remove"}
 }
 
 // webHealth is what health.html shows.
