@@ -17,7 +17,7 @@
 //	tomlfile.go             the files that people edit
 //	tls.go, tls_sign.go     the local certificate authority
 //	tls_*.go                certificates of authorities (public, acme, names) and of people (own); which one is served
-//	webport.go              the ports 80 and 443
+//	webport*.go             the ports 80 and 443
 //	web.go, web_*.go, web/  the page that people see in a browser; web.go tells how to add to it
 //	mdns*.go                the name of this machine on the network at home
 //	protocols.go            the table of ports, accept loops, caps, shutdown

@@ -78,7 +78,7 @@ type Web struct {
 	look     webLook
 	answered webAnswered
 
-	firstVisits sync.Mutex // held while one is under way
+	oneTime sync.Mutex // held while a code is used: of two who come with it at once, one is late
 }
 
 // webAccess is who may use a route.

@@ -63,7 +63,7 @@ func (q *webRequest) addAddress() error {
 		return err
 	}
 	q.note("alias", a.Address, "to", strings.Join(to, " "))
-	return q.done("/addresses", "addresses.added", a.Address, strings.Join(a.Aliases[0].To, ", "))
+	return q.doneWith("/addresses", webNotice{Key: "addresses.added", Args: []any{a.Address, strings.Join(a.Aliases[0].To, ", ")}, Domain: a.NewDomain})
 }
 
 // arePeople says whether all of these have an account.
@@ -99,17 +99,23 @@ func (q *webRequest) setRest() error {
 		return errWebStale
 	}
 	address := "@" + domain
-	if slices.ContainsFunc(q.Accounts.Aliases(), func(a Alias) bool { return a.Address == address }) {
-		if _, err := q.order(order{Do: "alias remove", Address: address}); err != nil {
+	if to != "" { // first, so that no mail is refused in between
+		if _, err := q.order(order{Do: "alias add", Address: address, To: []string{to}}); err != nil {
+			return err
+		}
+	}
+	for _, alias := range q.Accounts.Aliases() {
+		before := slices.DeleteFunc(slices.Clone(alias.To), func(t string) bool { return t == to })
+		if alias.Address != address || len(before) == 0 {
+			continue
+		}
+		if _, err := q.order(order{Do: "alias remove", Address: address, To: before}); err != nil {
 			return err
 		}
 	}
 	q.note("alias", address, "to", to)
 	if to == "" {
 		return q.done("/addresses", "addresses.no_rest", domain)
-	}
-	if _, err := q.order(order{Do: "alias add", Address: address, To: []string{to}}); err != nil {
-		return err
 	}
 	return q.done("/addresses", "addresses.rest_set", domain, to)
 }

@@ -3,7 +3,9 @@ package main
 import (
 	"errors"
 	"net/http"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // The second factor: switching it on and off, and being asked for it.
@@ -55,29 +57,40 @@ func grouped(s string) string {
 	return out.String()
 }
 
+// setFactor switches it on. Where there is one, the password has to switch that off first: a page that was opened before does not.
 func (q *webRequest) setFactor() error {
+	if q.user.TOTP != "" {
+		return errWebStale
+	}
 	secret, _, err := q.sessions.factor(q.session, func() (string, string, error) { return "", "", errWebStale })
 	if err != nil {
 		return err
 	}
 	var recovery []string
-	_, err = q.tryLogin(q.user.Address+" code", q.field("code"), func() (id Identity, err error) {
+	err = q.tryCode(q.user.Address, func() (err error) {
 		recovery, err = q.Accounts.SetFactor(q.user.Address, secret, q.field("code"))
-		return id, err
+		return err
 	})
 	if err != nil {
-		return factorMistake(q, err)
+		return err
 	}
 	q.sessions.forgetFactor(q.session)
 	return q.doneWith(accountPath, webNotice{Key: "second.set", Secret: strings.Join(recovery, "\n")})
 }
 
-// factorMistake says that a code is wrong, where tryLogin says that of a password.
-func factorMistake(q *webRequest, err error) error {
+// tryCode lets check decide about the code that was typed, as tryLogin does about a password.
+func (q *webRequest) tryCode(account string, check func() error) error {
+	_, err := q.tryLogin(account+" code", codeGuess(q.field("code"), q.Now()), func() (Identity, error) { return Identity{}, check() })
 	if mistake := mistakeOf(err); mistake != nil && mistake.key == "login.bad" {
 		return q.wrong("second.bad")
 	}
 	return err
+}
+
+// codeGuess is what the throttle knows a code by. A password that is wrong stays so, and counts once; a code that is wrong now may
+// be right in the next period: whoever tries the same few for ever has to be stopped, too.
+func codeGuess(code string, now time.Time) string {
+	return strconv.FormatInt(now.Unix()/factorPeriod, 10) + " " + code
 }
 
 // removeFactor wants the password: whoever finds a browser that is logged in shall not switch it off.
@@ -122,12 +135,8 @@ func (q *webRequest) loginCode() error {
 		http.Redirect(q.rw, q.r, "/login", http.StatusSeeOther)
 		return nil
 	}
-	_, err := q.tryLogin(u.Address+" code", q.field("code"), func() (Identity, error) {
-		err := q.Accounts.CheckFactor(u.Address, q.field("code"))
-		return Identity{}, err
-	})
-	if err != nil {
-		return factorMistake(q, err)
+	if err := q.tryCode(u.Address, func() error { return q.Accounts.CheckFactor(u.Address, q.field("code")) }); err != nil {
+		return err
 	}
 	return q.finishLogin(u, "password and code", s.next)
 }

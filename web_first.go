@@ -52,12 +52,21 @@ func (q *webRequest) atMachine() bool {
 
 // newOwner gives the account of the owner whose first visit this is. A wrong code counts as a failed login.
 func (q *webRequest) newOwner(code string) (User, error) {
-	if code == "" && q.atMachine() {
-		if account := q.Codes.Waiting(codeFirst); account != "" {
-			return q.Accounts.User(account)
-		}
+	if account := q.firstAccount(""); code == "" && account != "" {
+		return q.Accounts.User(account)
 	}
 	return q.userOfCode(codeFirst, code)
+}
+
+// firstAccount gives the account that waits for its owner's first visit, for who has the code or needs none; "" for nobody else.
+func (q *webRequest) firstAccount(code string) string {
+	switch {
+	case code != "":
+		return q.Codes.Account(codeFirst, code)
+	case q.atMachine():
+		return q.Codes.Waiting(codeFirst)
+	}
+	return ""
 }
 
 // userOfCode gives the account that a code lets in.
@@ -106,8 +115,6 @@ func (q *webRequest) welcomeForm() error {
 
 // welcome takes what the owner has chosen. All of it is looked at before anything is changed.
 func (q *webRequest) welcome() error {
-	q.firstVisits.Lock()
-	defer q.firstVisits.Unlock()
 	u, err := q.newOwner(q.field("code"))
 	if err != nil {
 		return err
@@ -124,8 +131,19 @@ func (q *webRequest) welcome() error {
 	if err != nil {
 		return q.wrong("error.address", q.field("local")+"@"+domain)
 	}
+	if err := q.notAProviders(address); err != nil {
+		return err
+	}
+	if checkPersonName(q.field("name")) != nil {
+		return q.wrong("error.name")
+	}
 	if zone := q.field("zone"); zone != "" && checkZone(zone) != nil {
 		return q.wrong("welcome.bad_zone", zone)
+	}
+	q.oneTime.Lock()
+	defer q.oneTime.Unlock()
+	if q.firstAccount(q.field("code")) != u.Address {
+		return errWebCode
 	}
 	return q.setOwner(u.Address, address, password)
 }

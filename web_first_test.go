@@ -63,10 +63,13 @@ func TestWebFirstVisit(t *testing.T) {
 		{"local", "../x", "cannot be an address."},
 		{"domain", "x..y", "cannot be an address."},
 		{"zone", "Europe/Atlantis", "There is no time zone called Europe/Atlantis."},
+		{"domain", "gmail.com", "gmail.com belongs to a provider"},
 	} {
 		b.post("/welcome", fields(test.field, test.value)...)
 		b.says(422, test.want, `value="Mary &lt;b&gt;"`)
 	}
+	b.post("/welcome", fields("name", strings.Repeat("x", 300))...)
+	b.says(422, "The name is too long.")
 	if after, _ := os.ReadFile(dataDir(p.data).accounts()); string(after) != string(before) {
 		t.Error("a mistake changed the accounts")
 	}

@@ -137,7 +137,7 @@ func (q *webRequest) typedAddress(field string) (string, error) {
 	if err != nil {
 		return "", q.wrong("error.address", typed)
 	}
-	return address, nil
+	return address, q.notAProviders(address)
 }
 
 // freeAddress is typedAddress of one that nobody has.
@@ -147,6 +147,14 @@ func (q *webRequest) freeAddress(field string) (string, error) {
 		err = q.wrong("error.taken", address)
 	}
 	return address, err
+}
+
+// notAProviders says in the reader's language that no address of a provider's domain can be had here.
+func (q *webRequest) notAProviders(address string) error {
+	if domain := domainOf(address); isProvider(domain) && !q.Accounts.IsLocalDomain(domain) {
+		return q.wrong("error.provider", domain)
+	}
+	return nil
 }
 
 func (q *webRequest) addPerson() error {
@@ -169,10 +177,11 @@ func (q *webRequest) addPerson() error {
 		return err
 	}
 	q.note("address", address)
-	if a.Password == "" {
-		return q.done("/people", "people.added", address)
+	notice := webNotice{Key: "people.added", Args: []any{address}, Secret: a.Password, Domain: a.NewDomain}
+	if a.Password != "" {
+		notice.Key = "people.added_password"
 	}
-	return q.doneWith("/people", webNotice{Key: "people.added_password", Args: []any{address}, Secret: a.Password})
+	return q.doneWith("/people", notice)
 }
 
 // chosen gives the person that the address of the page names.
@@ -229,7 +238,8 @@ func (q *webRequest) renamePerson() error {
 	if err != nil {
 		return err
 	}
-	if _, err := q.order(order{Do: "user rename", Address: u.Address, To: []string{to}}); err != nil {
+	a, err := q.order(order{Do: "user rename", Address: u.Address, To: []string{to}})
+	if err != nil {
 		return err
 	}
 	q.note("address", u.Address, "to", to)
@@ -239,7 +249,7 @@ func (q *webRequest) renamePerson() error {
 		}
 		q.begin(&u, false)
 	}
-	return q.done(personPath(to), "person.renamed", to)
+	return q.doneWith(personPath(to), webNotice{Key: "person.renamed", Args: []any{to}, Domain: a.NewDomain})
 }
 
 func (q *webRequest) limitPerson() error {

@@ -36,6 +36,11 @@ func (q *webRequest) reset() error {
 	if err != nil {
 		return err
 	}
+	q.oneTime.Lock()
+	defer q.oneTime.Unlock()
+	if q.Codes.Account(codeReset, q.field("code")) != u.Address {
+		return errWebCode
+	}
 	if err := q.Codes.Used(codeReset, u.Address); err != nil {
 		return err
 	}

@@ -48,6 +48,7 @@ type webNotice struct {
 	Key    string
 	Args   []any
 	Secret string // shown once, to be copied
+	Domain string // of the internet, whose mail stays here from now on
 }
 
 // webSessions is all sessions. Safe for concurrent use.

@@ -260,7 +260,13 @@ func (v *webView) Mistake() string {
 }
 
 // Told is the sentence about what was just done.
-func (v *webView) Told() string { return v.T(v.Notice.Key, v.Notice.Args...) }
+func (v *webView) Told() string {
+	told := v.T(v.Notice.Key, v.Notice.Args...)
+	if v.Notice.Domain != "" {
+		told += " " + v.T("people.new_domain", v.Notice.Domain)
+	}
+	return told
+}
 
 // Value is what was typed into a field of a form that is shown again.
 func (v *webView) Value(name string) string {

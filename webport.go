@@ -12,8 +12,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"golang.org/x/net/netutil"
 )
 
 // The ports 80 and 443: what authorities look at before they give a certificate (RFC 8555 §8.3, RFC 8737), the rules for mail
@@ -21,8 +19,9 @@ import (
 // on most NAS, becomes 8080 or 8443, to which a router can let the usual one lead; one that is not to be had is said in the log.
 
 const (
-	webConns       = 200              // connections to each of the ports
 	webHeader      = 16 << 10         // bytes of a request's header
+	webStreams     = 32               // requests at once on a connection
+	webUnread      = 64 << 10         // bytes of a request that are held before they are read
 	webReadHeader  = 10 * time.Second // until a request's header is there
 	webRead        = 30 * time.Second // until a request is there
 	webWrite       = time.Minute      // until an answer is taken
@@ -104,6 +103,7 @@ func (w *WebPorts) open(s *webServer, config *tls.Config) bool {
 		Protocols: &protocols,
 		Handler:   w, TLSConfig: config, MaxHeaderBytes: webHeader,
 		ReadHeaderTimeout: webReadHeader, ReadTimeout: webRead, WriteTimeout: webWrite, IdleTimeout: webIdle,
+		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: webStreams, MaxReceiveBufferPerStream: webUnread, MaxReceiveBufferPerConnection: 4 * webUnread},
 		ErrorLog: slog.NewLogLogger(w.Log.Handler(), slog.LevelDebug),
 	}
 	return true
@@ -122,10 +122,10 @@ func (w *WebPorts) Numbers() (plain, secure int) { return w.plain.number(), w.se
 // Serve serves the ports that Open bound until ctx ends.
 func (w *WebPorts) Serve(ctx context.Context) {
 	if s := w.plain; s.number() != 0 {
-		w.running.Go(func() { w.ended(s.name, s.Serve(netutil.LimitListener(s.listener, webConns))) })
+		w.running.Go(func() { w.ended(s.name, s.Serve(newWebGate(s.listener, s.name, true, w.Log))) })
 	}
 	if s := w.secure; s.number() != 0 {
-		w.running.Go(func() { w.ended(s.name, s.ServeTLS(netutil.LimitListener(s.listener, webConns), "", "")) })
+		w.running.Go(func() { w.ended(s.name, s.ServeTLS(newWebGate(s.listener, s.name, false, w.Log), "", "")) })
 	}
 	<-ctx.Done()
 	w.Close()

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"net/url"
+	"os"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// Whoever knows a password and tries the same few codes for ever is stopped: each of them is right now and then.
+func TestCodesAreNotGuessedForEver(t *testing.T) {
+	now := time.Now()
+	throttle := NewThrottle(func() time.Time { return now })
+	remote := netip.MustParseAddr("203.0.113.1")
+	for tries := range 2 * throttleRemote {
+		_, _, err := throttle.Try(remote, "bob@home.lan code", codeGuess("123456", now), func() (Identity, error) { return Identity{}, ErrBadLogin })
+		switch {
+		case errors.Is(err, ErrThrottled) && tries == throttleRemote:
+			return
+		case !errors.Is(err, ErrBadLogin):
+			t.Fatalf("after %d tries: %v", tries, err)
+		}
+		now = now.Add(factorPeriod * time.Second)
+	}
+	t.Error("nobody stops it")
+}
+
+// A page that was opened before there was a second factor does not put another one in its place.
+func TestWebFactorIsNotReplaced(t *testing.T) {
+	p := startPage(t)
+	found := func(b *browser) string {
+		b.get("/account/second")
+		return strings.ReplaceAll(regexp.MustCompile(`<code>([A-Z2-7 ]+)</code>`).FindStringSubmatch(b.body)[1], " ", "")
+	}
+	left, own := p.loggedIn(t, "bob", bobsPassword), p.loggedIn(t, "bob", bobsPassword)
+	other := found(left)
+	secret := found(own)
+	own.post("/account/second", "code", codeAt(t, secret, -1))
+	own.says(200, "From now on the login here asks for a code.")
+	left.post("/account/second", "code", codeAt(t, other, 1))
+	left.says(403)
+	if text, err := os.ReadFile(dataDir(p.data).accounts()); err != nil || !strings.Contains(string(text), secret) {
+		t.Errorf("the factor is another one (%v):\n%s", err, text)
+	}
+}
+
+// Of several who come with one link at once, one chooses the password.
+func TestWebResetLinkAtOnce(t *testing.T) {
+	p := startPage(t)
+	owner := p.loggedIn(t, "maria", mariasPassword)
+	owner.get("/people/bob@home.lan")
+	owner.post("/people/bob@home.lan/link")
+	link, err := url.Parse(owner.secret())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var chosen atomic.Int32
+	var all sync.WaitGroup
+	start := make(chan struct{})
+	for range 6 {
+		b := p.browser(t)
+		b.get(link.RequestURI())
+		b.says(200, "Choose a new password for")
+		all.Go(func() {
+			<-start
+			b.post("/reset", "code", link.Query().Get("code"), "password", "new password", "again", "new password")
+			switch {
+			case b.status == 200:
+				chosen.Add(1)
+			case b.status != 403:
+				t.Errorf("status %d", b.status)
+			}
+		})
+	}
+	close(start)
+	all.Wait()
+	if n := chosen.Load(); n != 1 {
+		t.Errorf("%d have chosen", n)
+	}
+}
+
+// While the mail that is for nobody gets another reader, there is one at all times.
+func TestWebRestHasNoGap(t *testing.T) {
+	accounts := openTestAccounts(t, `
+[[user]]
+address = "maria@home.lan"
+
+[[user]]
+address = "bob@home.lan"
+
+[[alias]]
+address = "@home.lan"
+to = ["bob@home.lan"]
+`)
+	ad := &admin{accounts: accounts}
+	orders := 0
+	w := &Web{WebConfig: WebConfig{Accounts: accounts, Do: func(o order) (a answer, err error) {
+		orders++
+		if o.Do == "alias add" {
+			a, err = ad.addAlias(o)
+		} else {
+			a, err = ad.removeAlias(o)
+		}
+		if reached, err := accounts.Resolve(Address{"stranger", "home.lan"}); err != nil || len(reached) == 0 {
+			t.Errorf("after %q mail is refused: %v", o.Do, err)
+		}
+		return a, err
+	}}}
+	for _, to := range []string{"maria@home.lan", "maria@home.lan", "bob@home.lan"} {
+		form := url.Values{"domain": {"home.lan"}, "to": {to}}
+		answer := httptest.NewRecorder()
+		q := &webRequest{Web: w, rw: answer, r: &http.Request{Method: http.MethodPost, URL: &url.URL{Path: "/addresses/rest"}, PostForm: form}}
+		if err := q.setRest(); err != nil || answer.Code != http.StatusSeeOther {
+			t.Fatalf("%s: %d %v", to, answer.Code, err)
+		}
+		if reached, err := accounts.Resolve(Address{"stranger", "home.lan"}); err != nil || len(reached) != 1 || reached[0] != to {
+			t.Errorf("it reaches %q, not %s (%v)", reached, to, err)
+		}
+	}
+	if orders == 0 {
+		t.Error("nothing was done")
+	}
+}
+
+// A domain that was typed wrong would swallow mail: the page says which one is new, as the commands do.
+func TestWebNewDomainIsTold(t *testing.T) {
+	p := startPage(t)
+	b := p.loggedIn(t, "maria", mariasPassword)
+	const told = "Mail for example.net ends here from now on"
+	b.get("/people")
+	b.post("/people", "address", "eve@example.net", "password", "new password")
+	b.says(200, "eve@example.net has an account now. "+told)
+	b.post("/people", "address", "ivy@example.net", "password", "new password")
+	b.says(200, "ivy@example.net has an account now.")
+	if strings.Contains(b.body, told) {
+		t.Error("a domain is new twice")
+	}
+	b.get("/people/bob@home.lan")
+	b.post("/people/bob@home.lan/rename", "to", "bob@example.com")
+	b.says(200, "The address is bob@example.com now.", "Mail for example.com ends here from now on")
+	b.get("/addresses")
+	b.post("/addresses", "address", "info@example.edu", "to", "maria@home.lan")
+	b.says(200, "info@example.edu reaches maria@home.lan now. Mail for example.edu ends here from now on")
+	b.header.Set("Accept-Language", "de")
+	b.get("/people")
+	b.post("/people", "address", "eva@gmx.de")
+	b.says(422, "gmx.de gehört einem Anbieter")
+}
