@@ -313,7 +313,7 @@ func (g *gates) close() {
 
 // serve serves at the ports.
 func (c *call) serve(ctx context.Context, h *house, g *gates) error {
-	certs, err := h.openCertificates(c.opt.run.listen, c.adjustCertificates)
+	certs, err := h.openCertificates(c.opt.run.listen, c.askOutside)
 	if err != nil {
 		return err
 	}

@@ -16,7 +16,8 @@ import (
 func tlsCommands() []command {
 	return []command{
 		{name: "tls status", about: "list the certificates: for which names, from whom, until when",
-			more:  "Names that lead to this machine get certificates by themselves. Asking makes the appliance look again at once.",
+			more: "Names that lead to this machine get certificates by themselves. Asking makes the appliance look again at once,\n" +
+				"or where an authority has just refused one, 20 minutes after that.",
 			flags: listFlags, run: tlsStatus},
 		{name: "tls set", about: "use a certificate of your own",
 			more: "Both files are in PEM. They stay where they are and are watched: when they are renewed, the new ones are used at once.\n" +
@@ -213,6 +214,19 @@ func (h *house) openCertificates(listen string, adjust func(*CertificatesConfig)
 		adjust(&cfg)
 	}
 	return OpenCertificates(cfg)
+}
+
+// askOutside lets an appliance that others may reach ask them how they see it.
+func (c *call) askOutside(cfg *CertificatesConfig) {
+	if only, err := netip.ParseAddr(c.opt.run.listen); err != nil || !only.IsLoopback() {
+		cfg.Public.Ask = func(ctx context.Context) []netip.Addr {
+			seen, _ := c.doctor(nil).Addresses(ctx)
+			return seen
+		}
+	}
+	if c.adjustCertificates != nil {
+		c.adjustCertificates(cfg)
+	}
 }
 
 // outside gives the addresses of this machine as the internet saw them at the last daily check.

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"golang.org/x/net/publicsuffix"
 )
@@ -152,13 +154,44 @@ func (p *publicCertificates) elsewhere(ctx context.Context, name string) string 
 	if p.cfg.Outside != nil {
 		ours = append(ours, p.cfg.Outside()...)
 	}
+	// An authority on this machine or its network may look where a public one never could.
+	if leadsTo(found, ours) || p.cfg.Directory != "" && slices.ContainsFunc(found, netip.Addr.IsLoopback) {
+		return ""
+	}
+	if slices.ContainsFunc(found, isOutside) && leadsTo(found, p.seen.get(ctx, p.cfg.Ask, p.now)) {
+		return ""
+	}
 	var words []string
 	for _, a := range found {
-		// An authority on this machine or its network may look where a public one never could.
-		if slices.Contains(ours, a) || a.IsLoopback() && p.cfg.Directory != "" {
-			return ""
-		}
 		words = append(words, a.String())
 	}
 	return fmt.Sprintf("%s leads to %s, which is not known to be this machine", name, strings.Join(words, " and "))
+}
+
+// leadsTo says whether one of the addresses of a name is one of ours.
+func leadsTo(found, ours []netip.Addr) bool {
+	return slices.ContainsFunc(found, func(a netip.Addr) bool { return slices.Contains(ours, a) })
+}
+
+// isOutside says whether an address may be that of a router as the internet sees it.
+func isOutside(a netip.Addr) bool { return a.IsGlobalUnicast() && !a.IsPrivate() }
+
+// seenAddresses is how others see this machine, as they said last. The zero value is ready to use. Safe for concurrent use.
+type seenAddresses struct {
+	mu    sync.Mutex
+	asked time.Time
+	list  []netip.Addr
+}
+
+// get asks, once in askPause at most. Others wait meanwhile for the same answer.
+func (s *seenAddresses) get(ctx context.Context, ask func(context.Context) []netip.Addr, now func() time.Time) []netip.Addr {
+	if ask == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if since := now().Sub(s.asked); since < 0 || since >= askPause {
+		s.list, s.asked = ask(ctx), now()
+	}
+	return s.list
 }

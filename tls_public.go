@@ -24,7 +24,10 @@ type PublicConfig struct {
 	Root      string              // file with the certificate of who vouches for Directory; "": whom the system trusts
 	Resolver  *Resolver           // nil: that of the system
 	Outside   func() []netip.Addr // addresses of this machine as others see them, as far as they are known; nil: none
-	Listen    string              // the one address that our ports are bound on, "" for all
+	// Ask asks others for them, where a name leads to an address on the internet that is not known: that of a router at home
+	// changes, and at the first start nobody has asked. Nil: nobody is asked.
+	Ask    func(ctx context.Context) []netip.Addr
+	Listen string // the one address that our ports are bound on, "" for all
 
 	issuers func(magic *certmagic.Config) []certmagic.Issuer // nil: those above
 }
@@ -40,7 +43,9 @@ const (
 	maxRenewalPause = 6 * time.Hour   // between two looks at a certificate that is there
 	obtainTimeout   = 5 * time.Minute // for one try with all authorities
 	obtainAtOnce    = 4
-	visitPause      = time.Minute // between two looks because somebody asks for a name that we have no certificate for
+	askPause        = time.Minute      // between two questions how others see this machine
+	refusedPause    = 20 * time.Minute // after a failure, when somebody is at work on a name; see obtainBackOff
+	visitPause      = time.Minute      // between two looks because somebody asks for a name that we have no certificate for
 	acmeStopTimeout = 3 * time.Second
 )
 
@@ -60,6 +65,7 @@ type publicCertificates struct {
 	wake chan struct{} // holds one: there is something to look at
 	jobs sync.WaitGroup
 	slot chan struct{} // one for each try that runs
+	seen seenAddresses
 
 	mu     sync.Mutex
 	names  map[string]*publicName
@@ -77,6 +83,7 @@ type publicName struct {
 	next     time.Time // not before then it is looked at
 	busy     bool      // it is looked at now
 	failures int       // since the last success
+	tried    time.Time // when the last of them was
 	refused  bool      // the last of them was an authority's
 	problem  string    // why there is no new certificate, a sentence; "" while all is well
 }
@@ -206,12 +213,18 @@ func (p *publicCertificates) stir() {
 	}
 }
 
-// news makes all names that have no certificate be looked up at once, and often for a while: somebody is at work on them.
+// news makes all names that have no certificate be looked up at once, and often for a while: somebody is at work on them. Those
+// that an authority has refused wait, but not for hours: what was in the way may just have been mended.
 func (p *publicCertificates) news() {
 	p.mu.Lock()
+	now := p.now()
 	for name, n := range p.names {
-		if p.magic.certificate(name, p.now()) == nil && !n.refused {
-			n.since, n.next = p.now(), time.Time{}
+		switch soon := n.tried.Add(refusedPause); {
+		case p.magic.certificate(name, now) != nil:
+		case !n.refused:
+			n.since, n.next = now, time.Time{}
+		case soon.Before(n.next):
+			n.next = soon
 		}
 	}
 	p.mu.Unlock()
@@ -311,6 +324,7 @@ func (p *publicCertificates) outcome(name, problem string, failed bool) {
 		return
 	case failed:
 		n.failures++
+		n.tried = now
 		n.next = now.Add(obtainBackOff(n.failures))
 	case held != nil: // it is to be renewed, and does not lead here; towards the end that is looked at more often
 		n.failures++

@@ -113,6 +113,7 @@ type acmeTest struct {
 	authority *testIssuer
 	wanted    []string
 	outside   []netip.Addr
+	ask       func(context.Context) []netip.Addr
 	own       OwnFiles
 	now       time.Time
 	log       *lockedBuffer
@@ -133,7 +134,7 @@ func (w *acmeTest) open() {
 		Addresses: func() []netip.Addr { return []netip.Addr{netip.MustParseAddr("192.168.1.5")} },
 		Log:       slog.New(slog.NewTextHandler(w.log, nil)),
 		Public: PublicConfig{
-			Wanted: func() []string { return slices.Clone(w.wanted) }, Resolver: w.dns.Resolver, Outside: func() []netip.Addr { return w.outside },
+			Wanted: func() []string { return slices.Clone(w.wanted) }, Resolver: w.dns.Resolver, Outside: func() []netip.Addr { return w.outside }, Ask: w.ask,
 			issuers: func(*certmagic.Config) []certmagic.Issuer { return []certmagic.Issuer{w.authority} },
 		},
 	})
@@ -317,6 +318,36 @@ func TestNameBeginsToLeadHere(t *testing.T) {
 	}
 }
 
+// At home a name leads to the router, whose address changes. Others are asked how they see this machine as soon as a name leads to
+// an address on the internet, and rarely.
+func TestNameLeadsToTheRouter(t *testing.T) {
+	w := newACMETest(t)
+	w.Close()
+	var asked int
+	seen := []netip.Addr{netip.MustParseAddr("203.0.113.1")}
+	w.ask = func(context.Context) []netip.Addr { asked++; return seen }
+	w.open()
+	w.dns.add(t, "autoconfig.example.org. A 192.168.1.77")
+	w.step()
+	if asked != 0 {
+		t.Errorf("asked %d times for a name that leads nowhere, or into a network at home", asked)
+	}
+	w.dns.add(t, "mail.example.org. A 203.0.113.2")
+	for begin := w.now; w.now.Sub(begin) < 3*time.Minute; {
+		w.step()
+	}
+	if s := w.state("mail.example.org"); s.Kind != CertificateLocal || !strings.Contains(s.Error, "not known to be this machine") || asked < 2 || asked > 4 {
+		t.Errorf("another router's: asked %d times, %+v", asked, s)
+	}
+	seen = []netip.Addr{netip.MustParseAddr("203.0.113.2")}
+	begin := w.now
+	for w.state("mail.example.org").Kind != CertificatePublic {
+		if w.step(); w.now.Sub(begin) > 2*askPause {
+			t.Fatalf("the router has the address, and there is no certificate: %+v", w.state("mail.example.org"))
+		}
+	}
+}
+
 // An authority that is down for an hour, and one that refuses, are asked ever less often; each reason is said once.
 func TestAuthorityIsDown(t *testing.T) {
 	w := newACMETest(t)
@@ -358,10 +389,18 @@ func TestAuthorityIsDown(t *testing.T) {
 	if w.authority.tries() > tries+1 {
 		t.Error("visitors make us ask an authority that has refused")
 	}
-	w.authority.fail(nil)
-	for range 8 {
-		w.step()
+	// Whoever asks may have mended it, and need not wait for hours; nor is it tried at once.
+	n := w.public.names["mail.example.org"]
+	if wait := n.next.Sub(n.tried); wait != 6*time.Hour {
+		t.Errorf("the pause is %s", wait)
 	}
+	w.Look()
+	if wait := n.next.Sub(n.tried); wait != refusedPause {
+		t.Errorf("when somebody has asked it is %s", wait)
+	}
+	w.authority.fail(nil)
+	w.now = n.tried.Add(refusedPause)
+	w.step()
 	if got := w.served(&tls.ClientHelloInfo{ServerName: "mail.example.org"}); got != CertificatePublic {
 		t.Errorf("after all: %s\n%s", got, w.log.String())
 	}
