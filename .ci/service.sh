@@ -11,7 +11,7 @@ nspawn='' leader='' root=''
 trap 'halt; sleep 0.2; unmount_below "$work"; clear_away "$work"' EXIT
 
 skip() {
-  note "$*: the service is not run under real service managers"
+  note "$*: skip the service under real service managers"
   echo "service done"
   exit
 }

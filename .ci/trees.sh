@@ -74,6 +74,29 @@ eventually() {
   done
 }
 
+# memory PID: what it has in memory, and what of that is its own (the rest is the file of the program).
+memory() {
+  awk '/^VmRSS/ {all = $2} /^RssAnon/ {own = $2} END {printf "%5.1f MB (%4.1f its own)", all / 1024, own / 1024}' "/proc/$1/status"
+}
+
+# talk PORT LINE...: says lines to a server on this machine, each when the answer to the one before has come.
+talk() {
+  local port=$1 line
+  shift
+  exec 3<>"/dev/tcp/127.0.0.1/$port"
+  read -r -t 60 line <&3
+  for say in "$@"; do
+    printf '%s\r\n' "$say" >&3
+    while read -r -t 60 line <&3; do
+      echo "$line"
+      case $line in
+      a\ * | 2??\ * | 3??\ *) break ;;
+      4??\ * | 5??\ *) return 1 ;;
+      esac
+    done
+  done
+}
+
 # unmount_below DIR: all that is mounted there, the last one first.
 unmount_below() {
   local m

@@ -23,7 +23,7 @@ cleanup() {
 trap cleanup EXIT
 
 skip() {
-  note "$*: nothing is run as on Windows"
+  note "$*: skip Windows under wine"
   echo "wine done"
   exit
 }
@@ -217,7 +217,7 @@ names_are_right() {
     check 'NTFS: it refuses the names that Windows refuses' names_refused
     check 'NTFS: tests of names and files' tests "Z:${work//\//\\}\\nt" "^Test($files)\$"
   else
-    note "no NTFS can be mounted here: file names are not tried on one"
+    note "no NTFS can be mounted here: skip file names on one"
   fi
 }
 
