@@ -3,11 +3,9 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 )
 
 // takingName is where the copy lies in the new folder until it is whole.
@@ -134,19 +132,8 @@ func copyOut(root *os.Root, path, to string) error {
 	if err != nil || !info.Mode().IsRegular() {
 		return err
 	}
-	dst, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, info.Mode().Perm())
-	if err != nil {
+	if err := copyOpen(src, to); err != nil {
 		return err
 	}
-	_, err = io.Copy(dst, src)
-	if err == nil {
-		err = dst.Sync()
-	}
-	if cerr := dst.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Chtimes(to, time.Time{}, info.ModTime())
-	}
-	return err
+	return os.Chmod(to, info.Mode().Perm())
 }

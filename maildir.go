@@ -379,6 +379,11 @@ func copyText(from, to string) error {
 		return err
 	}
 	defer src.Close()
+	return copyOpen(src, to)
+}
+
+// copyOpen is copyText of an open file.
+func copyOpen(src *os.File, to string) error {
 	st, err := src.Stat()
 	if err != nil {
 		return err
