@@ -62,7 +62,7 @@ use() {
     talk $((143 + $1)) 'a LOGIN maria correct-horse' 'a SELECT INBOX' 'a FETCH 1:* (FLAGS ENVELOPE BODY.PEEK[])' 'a LOGOUT' | found 'Subject: measured'
 }
 
-# measure NAME RUN PROGRAM: the time until the ports answer, at the first start, which makes keys, and the best of two later ones; the
+# measure NAME RUN PROGRAM: the time until it greets, at the first start, which makes keys, and the best of two later ones; the
 # memory a second after that, and after a delivery and a login.
 measure() {
   local name=$1 first=0 best='' started='' used='' offset=$((10000 + $$ % 21000)) data=$dir/data-$1
@@ -77,7 +77,7 @@ measure() {
     "${how[@]}" "$3" run --data "$data" --listen 127.0.0.1 --port-offset "$offset" >"$dir/said" 2>&1 &
     local pid=$!
     for _ in $(seq 1500); do
-      (exec 3<>"/dev/tcp/127.0.0.1/$((offset + 143))") 2>/dev/null && break
+      greets $((offset + 143)) && break
       sleep 0.02
     done
     now=$((($(date +%s%N) - begin) / 1000000))

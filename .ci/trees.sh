@@ -79,6 +79,9 @@ memory() {
   awk '/^VmRSS/ {all = $2} /^RssAnon/ {own = $2} END {printf "%5.1f MB (%4.1f its own)", all / 1024, own / 1024}' "/proc/$1/status"
 }
 
+# greets PORT: whether a server on this machine says something there; the port alone is open before that.
+greets() { (exec 3<>"/dev/tcp/127.0.0.1/$1" && read -r -t 60 line <&3 && [ -n "$line" ]) 2>/dev/null; }
+
 # talk PORT LINE...: says lines to a server on this machine, each when the answer to the one before has come.
 talk() {
   local port=$1 line
