@@ -165,6 +165,15 @@ func (a *Accounts) Login(ctx context.Context, user, password string) (Identity, 
 	return Identity{Account: u.Address}, nil
 }
 
+// LoginName gives what failed logins with a name are counted by: the account that it is one of, however it is written, else the
+// name itself.
+func (a *Accounts) LoginName(name string) string {
+	if u := a.current().login(name); u != nil {
+		return u.Address
+	}
+	return strings.ToLower(strings.TrimSpace(name))
+}
+
 // Means says whether a login name is one of the account.
 func (a *Accounts) Means(name, account string) bool {
 	u := a.current().login(name)

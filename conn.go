@@ -398,7 +398,7 @@ func (c *Conn) Login(ctx context.Context, protocol, user, password string) (Iden
 // it wait when check gives ErrBadLogin. guess is what the client knows: the same
 // one counts once.
 func (c *Conn) tryLogin(ctx context.Context, protocol, user, guess string, check func() (Identity, error)) (Identity, error) {
-	id, wait, err := c.env.throttle.Try(c.Remote, user, guess, check)
+	id, wait, err := c.env.throttle.Try(c.Remote, c.env.accounts.LoginName(user), guess, check)
 	switch {
 	case errors.Is(err, ErrThrottled):
 		c.rejectLogin(protocol, user, err)

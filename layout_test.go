@@ -81,7 +81,7 @@ const layout = `
 	check (carry): accounts acl attributes datadir doctor flagjournal foldername keywords maildir mailbox movein naming queue relay settings uidlist words.tameWords
 	admin: metrics.MetricsToken sorting conn.MailSession rules accounts acl address naming mailbox mailstate queue relay send doctor movein spam settings tls protocols.Port log.Trouble
 	control: admin datadir maildir
-	web: sorting metrics diary words.foreignWords queue.QueueEntry log.LogLine movein accounts address tls dns relay admin.order admin.answer admin.ServerStatus spam.SpamStatus conn doctor settings naming protocols.Port tomlfile.decodeTOML webport.hostOfRequest
+	web: verify.isNear send.trialError send.trialLogin send.trialTLS sorting metrics diary words.foreignWords queue.QueueEntry log.LogLine movein accounts address tls dns relay admin.order admin.answer admin.ServerStatus spam.SpamStatus conn doctor settings naming protocols.Port tomlfile.decodeTOML webport.hostOfRequest
 	command (firststart): sorting metrics diary mdns conn.MailSession check rules web conn.NewThrottle conn.Throttle accounts address resolver dkim dns doctor send relay queue flood outbound movein admin control datadir mailbox mailstate naming protocols settings maildir.writeFileAtomic tls verify spam webport words log service queue.cleanText
 	main: command service
 `

@@ -64,9 +64,9 @@ func (s *Sender) FindRelay(ctx context.Context, want Relay, sender string) (*Rel
 	}
 	switch {
 	case err != nil && (ascii == "" || isNotFound(err)):
-		return nil, fmt.Errorf("there is no server %s: check how the provider writes its name", want.Host)
+		return nil, &trialError{trialConnect, fmt.Sprintf("there is no server %s: check how the provider writes its name", want.Host)}
 	case err != nil:
-		return nil, fmt.Errorf("the DNS does not tell the address of %s: check whether this machine has a connection to the internet, then try again", want.Host)
+		return nil, &trialError{trialConnect, fmt.Sprintf("the DNS does not tell the address of %s: check whether this machine has a connection to the internet, then try again", want.Host)}
 	}
 	var farthest *trialError
 	var ports []string
@@ -88,8 +88,8 @@ func (s *Sender) FindRelay(ctx context.Context, want Relay, sender string) (*Rel
 		}
 	}
 	if farthest.stage == trialConnect {
-		return nil, fmt.Errorf("nobody answers at %s on port %s (%s): check the name and the port; if they are right, a firewall between here and there keeps the port closed",
-			want.Host, strings.Join(ports, " or "), farthest.text)
+		return nil, &trialError{trialConnect, fmt.Sprintf("nobody answers at %s on port %s (%s): check the name and the port; if they are right, a firewall between here and there keeps the port closed",
+			want.Host, strings.Join(ports, " or "), farthest.text)}
 	}
 	return nil, farthest
 }

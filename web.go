@@ -78,6 +78,7 @@ type Web struct {
 	look     webLook
 	answered webAnswered
 
+	logins  webLogins
 	oneTime sync.Mutex // held while a code is used: of two who come with it at once, one is late
 }
 
@@ -192,12 +193,13 @@ type webRequest struct {
 type webMistake struct {
 	key  string
 	args []any
+	told string // in English, what an order says
 }
 
 func (m *webMistake) Error() string { return m.key }
 
 // wrong gives a mistake: the form is shown again with this text.
-func (q *webRequest) wrong(key string, args ...any) error { return &webMistake{key, args} }
+func (q *webRequest) wrong(key string, args ...any) error { return &webMistake{key: key, args: args} }
 
 // The pages that show why something was not done. Each has texts NAME.title and NAME.text.
 var (
@@ -340,6 +342,7 @@ func (q *webRequest) done(path, key string, args ...any) error {
 // doneWith is done with more than a sentence.
 func (q *webRequest) doneWith(path string, notice webNotice) error {
 	if q.session != nil {
+		notice.path = path
 		q.sessions.tell(q.session, notice)
 	}
 	http.Redirect(q.rw, q.r, path, http.StatusSeeOther)
@@ -353,7 +356,7 @@ func (q *webRequest) order(o order) (answer, error) {
 	}
 	a, err := q.Do(o)
 	if err != nil {
-		return answer{}, q.wrong("error.told", err.Error())
+		return answer{}, &webMistake{key: toldKey(err), told: err.Error()}
 	}
 	return a, nil
 }

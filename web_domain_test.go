@@ -175,5 +175,5 @@ func TestDomainRelay(t *testing.T) {
 	maria.post("/domain/relay/remove", "for", "")
 	maria.says(200, "That relay is not used any more")
 	maria.post("/domain/relay/remove", "for", "")
-	maria.says(422, "That was not done: there is no relay for everybody")
+	maria.says(422, "That was not done:", "there is no relay for everybody")
 }

@@ -21,6 +21,8 @@ func (v *webView) TemplateMethod(name string) any {
 		return v.Day
 	case "DayOf":
 		return v.DayOf
+	case "Detail":
+		return v.Detail
 	case "HasToken":
 		return v.HasToken
 	case "Here":

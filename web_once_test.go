@@ -1,7 +1,12 @@
 package main
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
+	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -153,4 +158,121 @@ func TestWebNewDomainIsTold(t *testing.T) {
 	b.get("/people")
 	b.post("/people", "address", "eva@gmx.de")
 	b.says(422, "gmx.de gehört einem Anbieter")
+	b.get("/mine/movein")
+	b.post("/mine/movein", "login", "old", "password", "old password")
+	b.says(422, "Zu dieser Adresse wurde kein Server gefunden.", `<span lang="en">no server for the mail`)
+}
+
+// What goes wrong with a server elsewhere is told in the reader's language first.
+func TestToldKey(t *testing.T) {
+	certificate := &tls.CertificateVerificationError{Err: errors.New("unknown authority")}
+	for want, err := range map[string]error{
+		"error.told":             errors.New("something"),
+		"error.told_find":        fmt.Errorf("moving in: %w", errNoMoveServer),
+		"error.told_login":       loginTrouble(&OutsideServer{Host: "imap.example.org", Login: "old"}, "no"),
+		"error.told_name":        &outsideError{faultPassing, "there is no server", &net.DNSError{IsNotFound: true}},
+		"error.told_certificate": fmt.Errorf("nothing is changed: %w", &trialError{trialTLS, "the certificate is not right"}),
+		"error.told_server":      fmt.Errorf("nothing is changed: %w", &trialError{trialConnect, "nobody answers"}),
+	} {
+		if key := toldKey(err); key != want {
+			t.Errorf("%v: %s, not %s", err, key, want)
+		}
+	}
+	for err, want := range map[error]string{
+		&trialError{trialLogin, "wrong password"}:                 "error.told_login",
+		&outsideError{faultSetup, "its certificate", certificate}: "error.told_certificate",
+		&outsideError{faultPassing, "it is busy", nil}:            "error.told_server",
+	} {
+		if key := toldKey(err); key != want {
+			t.Errorf("%v: %s, not %s", err, key, want)
+		}
+	}
+}
+
+// far is somebody on the internet who sends a form and does not wait for the answer.
+func far(w *Web, address string) *webRequest {
+	ctx, leave := context.WithCancel(context.Background())
+	leave()
+	return &webRequest{Web: w, remote: netip.MustParseAddr(address), r: (&http.Request{}).WithContext(ctx)}
+}
+
+// However a name is written, the wrong passwords for an account count together.
+func TestLoginNamesCountTogether(t *testing.T) {
+	accounts := openTestAccounts(t, "[[user]]\naddress = \"bob@home.lan\"\n")
+	for name, want := range map[string]string{"bob": "bob@home.lan", " BOB@Home.LAN  ": "bob@home.lan", "\tbob": "bob@home.lan", " Nobody ": "nobody"} {
+		if got := accounts.LoginName(name); got != want {
+			t.Errorf("%q: %q", name, got)
+		}
+	}
+	w := &Web{WebConfig: WebConfig{Accounts: accounts, Throttle: NewThrottle(nil), Log: slog.New(slog.DiscardHandler)}}
+	checked := 0
+	for n := range 2 * throttleAccount {
+		q := far(w, fmt.Sprintf("203.0.113.%d", n))
+		_, _ = q.tryLogin("bob"+strings.Repeat(" ", n), fmt.Sprint("guess ", n), func() (Identity, error) {
+			checked++
+			return Identity{}, ErrBadLogin
+		})
+	}
+	if checked != throttleAccount {
+		t.Errorf("%d guesses were looked at, %d may be", checked, throttleAccount)
+	}
+}
+
+// Who brings many guesses at once does not have more of them looked at than one by one.
+func TestWebLoginsAtOnce(t *testing.T) {
+	w := &Web{WebConfig: WebConfig{Accounts: openTestAccounts(t, ""), Throttle: NewThrottle(nil), Log: slog.New(slog.DiscardHandler)}}
+	release, checks := make(chan struct{}), make(chan struct{}, 1000)
+	var all sync.WaitGroup
+	var refused atomic.Int32
+	for n := range 5 * throttleRemote {
+		all.Go(func() {
+			_, err := far(w, "203.0.113.1").tryLogin("bob", fmt.Sprint("guess ", n), func() (Identity, error) {
+				checks <- struct{}{}
+				<-release
+				return Identity{}, ErrBadLogin
+			})
+			if m := mistakeOf(err); m != nil && m.key == "login.throttled" {
+				refused.Add(1)
+			}
+		})
+	}
+	for range throttleRemote {
+		<-checks
+	}
+	for refused.Load() < 4*throttleRemote && len(checks) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	close(release)
+	all.Wait()
+	if len(checks) > 0 || refused.Load() != 4*throttleRemote {
+		t.Errorf("%d more were looked at, %d refused", len(checks), refused.Load())
+	}
+	if len(w.logins.now) != 0 {
+		t.Error("they are still counted")
+	}
+}
+
+// A page that loads at the same moment does not take away what another one has to show once.
+func TestWebNoticeIsForItsPage(t *testing.T) {
+	p := startPage(t)
+	b := p.loggedIn(t, "bob", bobsPassword)
+	b.get("/account")
+	b.stay()
+	b.post("/account/app", "app", "phone")
+	if b.status != http.StatusSeeOther {
+		t.Fatalf("status %d", b.status)
+	}
+	b.get("/mine/movein") // it is loaded again and again while somebody moves in
+	if strings.Contains(b.body, "This is the password for") {
+		t.Error("another page tells it")
+	}
+	b.get("/account")
+	b.says(200, "This is the password for phone")
+	if b.secret() == "" {
+		t.Error("the password is lost")
+	}
+	b.get("/account")
+	if strings.Contains(b.body, "This is the password for phone") {
+		t.Error("it is told twice")
+	}
 }

@@ -94,7 +94,7 @@ func TestWebPerson(t *testing.T) {
 	b.post("/people/bob@home.lan/enable")
 	b.says(200, "bob@home.lan can log in again.")
 	b.post("/people/maria@home.lan/disable")
-	b.says(422, "That was not done: maria@home.lan is the owner")
+	b.says(422, "That was not done:", "maria@home.lan is the owner")
 	b.post("/people/bob@home.lan/rename", "to", "maria")
 	b.says(422, "maria@home.lan has an account already.")
 	b.post("/people/bob@home.lan/rename", "to", "robert")

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -49,6 +50,8 @@ type webNotice struct {
 	Args   []any
 	Secret string // shown once, to be copied
 	Domain string // of the internet, whose mail stays here from now on
+
+	path string // of the page that tells it, as it stands in an address
 }
 
 // webSessions is all sessions. Safe for concurrent use.
@@ -168,11 +171,18 @@ func (all *webSessions) tell(s *webSession, n webNotice) {
 	s.notice = &n
 }
 
-// told gives the notice that waits, once.
-func (all *webSessions) told(s *webSession) *webNotice {
+// told gives the notice that waits for a page, once. Another page, which the browser may load at the same time, does not take it
+// away: there may be a password in it.
+func (all *webSessions) told(s *webSession, page *url.URL) *webNotice {
 	all.mu.Lock()
 	defer all.mu.Unlock()
 	n := s.notice
+	if n == nil {
+		return nil
+	}
+	if where, err := url.Parse(n.path); err == nil && where.Path != page.Path {
+		return nil
+	}
 	s.notice = nil
 	return n
 }

@@ -178,7 +178,7 @@ func (q *webRequest) show(name string, data any) error {
 	}
 	view := &webView{q: q, name: name, Data: data}
 	if q.session != nil {
-		view.Notice = q.sessions.told(q.session)
+		view.Notice = q.sessions.told(q.session, q.r.URL)
 	}
 	var out bytes.Buffer
 	if err := page.ExecuteTemplate(&out, "frame", view); err != nil {
@@ -257,6 +257,14 @@ func (v *webView) Mistake() string {
 		return ""
 	}
 	return v.T(v.q.mistake.key, v.q.mistake.args...)
+}
+
+// Detail is what an order says to that, in English; "" for nothing.
+func (v *webView) Detail() string {
+	if v.q.mistake == nil {
+		return ""
+	}
+	return v.q.mistake.told
 }
 
 // Told is the sentence about what was just done.
