@@ -18,6 +18,7 @@ if [ "${1:-}" = --inside ]; then # in namespaces of its own
   ip link set lo up
   ip addr add 192.168.77.1/32 dev lo
   ip addr add 192.168.77.2/32 dev lo
+  ip addr add 1.1.1.1/32 dev lo
   echo 'nameserver 127.0.0.1' >"$work/resolv.conf"
   echo '127.0.0.1 localhost' >"$work/hosts"
   mount --bind "$work/resolv.conf" "$(readlink -f /etc/resolv.conf)"

@@ -454,10 +454,10 @@ func (t *trial) relay(b *chromium) {
 		m.says(200, "The login works. Mail goes by provider.example")
 		return m.done()
 	})
-	t.check("what waited is gone to it", func() error {
+	t.check("what waited goes to it", func() error {
 		return eventually(context.Background(), func() error {
-			if log := t.home.out.String(); !strings.Contains(log, "msg=sent") || !strings.Contains(log, "to=aunt@outside.example") {
-				return errors.New("nothing was sent:\n" + log[max(0, len(log)-2000):])
+			if log := t.home.out.String(); !strings.Contains(log, `to=aunt@outside.example remote="provider.example [192.168.77.2]`) {
+				return errors.New("it was not asked to take anything:\n" + log[max(0, len(log)-2000):])
 			}
 			return nil
 		})

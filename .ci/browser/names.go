@@ -17,8 +17,22 @@ func names() map[string]string {
 	}
 }
 
-// serveNames answers questions about them on 127.0.0.1, which /etc/resolv.conf names.
+// serveNames answers questions about them on 127.0.0.1, which /etc/resolv.conf names. What the doctor knows the internet by is
+// there, too: a provider's name, and a server at 1.1.1.1, which is this machine here.
 func serveNames() error {
+	web, err := net.Listen("tcp", "1.1.1.1:443")
+	if err != nil {
+		return err
+	}
+	go func() {
+		for {
+			conn, err := web.Accept()
+			if err != nil {
+				return
+			}
+			conn.Close()
+		}
+	}()
 	conn, err := net.ListenPacket("udp", "127.0.0.1:53")
 	if err != nil {
 		return err
@@ -33,7 +47,7 @@ func answerName(w dns.ResponseWriter, q *dns.Msg) {
 	a.SetReply(q)
 	a.RecursionAvailable = true
 	name := strings.ToLower(q.Question[0].Name)
-	address, mx := names()[name], map[string]string{"outside.example.": "mx.outside.example.", "example.org.": "mail.example.org."}[name]
+	address, mx := names()[name], map[string]string{"outside.example.": "mx.outside.example.", "example.org.": "mail.example.org.", "gmail.com.": "mx.outside.example."}[name]
 	switch kind := q.Question[0].Qtype; {
 	case mx != "" && kind == dns.TypeMX:
 		a.Answer = append(a.Answer, &dns.MX{Hdr: dns.RR_Header{Name: name, Rrtype: kind, Class: dns.ClassINET, Ttl: 60}, Preference: 10, Mx: mx})
