@@ -111,6 +111,7 @@ func appendDiary(file string, lines []byte) error {
 // DiarySearch says which events are looked for.
 type DiarySearch struct {
 	Text    string                   // that stands in an event, in any case of letters; "": anything
+	Names   []string                 // of which one stands in each event that Keep keeps; empty: any. Spares it the others.
 	Keep    func(e *DiaryEvent) bool // nil: all
 	Most    int                      // events, at most diaryMost
 	Mail    bool                     // of mail that went through
@@ -151,12 +152,15 @@ func (s *DiarySearch) in(file string, found []DiaryEvent) ([]DiaryEvent, error) 
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	needle := s.needle()
+	needle, names := needleOf(s.Text), [][]byte{}
+	for _, name := range s.Names {
+		names = append(names, needleOf(name))
+	}
 	for len(text) > 0 && len(found) <= s.Most {
 		at := bytes.LastIndexByte(text[:len(text)-1], '\n') + 1
 		line := text[at:]
 		text = text[:at]
-		if len(needle) > 0 && !bytes.Contains(bytes.ToLower(line), needle) {
+		if !hasNeedles(line, needle, names) {
 			continue
 		}
 		var e DiaryEvent
@@ -168,12 +172,22 @@ func (s *DiarySearch) in(file string, found []DiaryEvent) ([]DiaryEvent, error) 
 	return found, nil
 }
 
-// needle is what stands in the line of each event that has the text.
-func (s *DiarySearch) needle() []byte {
+// hasNeedles says whether a line has a text, and one of the names where there are any, in any case of letters.
+func hasNeedles(line, text []byte, names [][]byte) bool {
+	if len(text) == 0 && len(names) == 0 {
+		return true
+	}
+	line = bytes.ToLower(line)
+	return bytes.Contains(line, text) &&
+		(len(names) == 0 || slices.ContainsFunc(names, func(name []byte) bool { return bytes.Contains(line, name) }))
+}
+
+// needleOf is what stands in the line of each event that has a text.
+func needleOf(text string) []byte {
 	var out bytes.Buffer
 	line := json.NewEncoder(&out)
 	line.SetEscapeHTML(false)
-	_ = line.Encode(strings.ToLower(s.Text))
+	_ = line.Encode(strings.ToLower(text))
 	return bytes.Trim(out.Bytes(), "\"\n")
 }
 

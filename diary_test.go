@@ -78,6 +78,7 @@ func TestDiary(t *testing.T) {
 		{DiarySearch{Text: "maria", Mail: true}, "delivered:bob@home.lan+maria@home.lan"},
 		{DiarySearch{Refused: true}, "refused:bob@home.lan login: refused:Nobody@home.lan"},
 		{DiarySearch{Refused: true, Most: 1}, "refused:bob@home.lan more"},
+		{DiarySearch{Names: []string{"elsewhere.example", "NOBODY@"}, Mail: true, Refused: true}, "refused:Nobody@home.lan"},
 		{DiarySearch{Mail: true, Most: 2, Keep: func(e *DiaryEvent) bool { return e.ID == "two" }}, "bounced:friend@far.test sent:friend@far.test more"},
 	} {
 		if got := d.find(t, test.s); got != test.want {

@@ -3,6 +3,7 @@ package main
 import (
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // What has become of mail: all of it for the owner, one's own for everybody.
@@ -25,17 +26,32 @@ type webMail struct {
 	More   bool // there are others
 }
 
-func (q *webRequest) allMail() error { return q.showMail("mail", nil) }
+func (q *webRequest) allMail() error { return q.showMail("mail", nil, nil) }
 
 // myMail shows what somebody has sent and what was meant for them, and who tried to log in with their name.
 func (q *webRequest) myMail() error {
 	mine := q.myAddresses()
-	return q.showMail("mymail", func(e *DiaryEvent) bool { return q.seesEvent(e, mine) })
+	return q.showMail("mymail", sightedNames(mine), func(e *DiaryEvent) bool { return q.seesEvent(e, mine) })
 }
 
-// showMail shows the events that are searched for, of those to be kept.
-func (q *webRequest) showMail(page string, keep func(*DiaryEvent) bool) error {
-	search := DiarySearch{Text: q.search(), Keep: keep, Most: healthEvents, Mail: true, Refused: true}
+// sightedNames gives what stands in each event of one of these addresses: the part before the @, for a login may name that alone.
+// Letters beyond ASCII can be written in several ways, and then it is nothing.
+func sightedNames(addresses map[string]bool) (names []string) {
+	for address := range addresses {
+		name, _, _ := strings.Cut(address, "@")
+		if strings.ContainsFunc(name, func(r rune) bool { return r > unicode.MaxASCII }) {
+			return nil
+		}
+		if name != "" { // it gets all mail of a domain, and is in no event
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// showMail shows the events that are searched for, of those to be kept, in which one of the names stands.
+func (q *webRequest) showMail(page string, names []string, keep func(*DiaryEvent) bool) error {
+	search := DiarySearch{Text: q.search(), Names: names, Keep: keep, Most: healthEvents, Mail: true, Refused: true}
 	data := webMail{Own: keep != nil, Show: q.r.URL.Query().Get("show")}
 	switch data.Show {
 	case "mail":
