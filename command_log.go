@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -71,7 +72,11 @@ func tailFile(ctx context.Context, out io.Writer, path string, lines int, follow
 		return err
 	}
 	defer func() { f.Close() }()
-	if err := seekLines(f, lines); err != nil {
+	missing, err := seekLines(f, lines)
+	if err == nil && missing > 0 {
+		err = tailBefore(out, path, missing)
+	}
+	if err != nil {
 		return fmt.Errorf("reading the log: %w", err)
 	}
 	for {
@@ -97,6 +102,29 @@ func tailFile(ctx context.Context, out io.Writer, path string, lines int, follow
 	}
 }
 
+// tailBefore prints the last lines of the file that was the log before this one, if there is one: a log that has just been begun
+// anew tells little.
+func tailBefore(out io.Writer, path string, lines int) error {
+	ext := filepath.Ext(path)
+	full, _ := filepath.Glob(strings.TrimSuffix(path, ext) + "-*" + ext) // with their times, in order; the pattern is right
+	if len(full) == 0 {
+		return nil
+	}
+	f, err := os.Open(full[len(full)-1])
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // it has just been deleted
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := seekLines(f, lines); err != nil {
+		return err
+	}
+	_, err = io.Copy(out, f)
+	return err
+}
+
 // successor opens the file that has the name now, nil if it is the same one.
 func successor(f *os.File, path string) *os.File {
 	next, err := os.Open(path)
@@ -112,18 +140,18 @@ func successor(f *os.File, path string) *os.File {
 	return next
 }
 
-// seekLines goes to where the last lines of a file begin.
-func seekLines(f *os.File, lines int) error {
+// seekLines goes to where the last lines of a file begin, and says how many it does not have.
+func seekLines(f *os.File, lines int) (missing int, err error) {
 	at, err := f.Seek(0, io.SeekEnd)
 	if err != nil || lines == 0 {
-		return err
+		return 0, err
 	}
-	buf := make([]byte, 64<<10)
-	for seen := 0; at > 0; {
+	buf, seen := make([]byte, 64<<10), 0
+	for at > 0 {
 		n := min(int64(len(buf)), at)
 		at -= n
 		if _, err := f.ReadAt(buf[:n], at); err != nil {
-			return err
+			return 0, err
 		}
 		for i := n - 1; i >= 0; i-- {
 			if buf[i] != '\n' {
@@ -131,12 +159,12 @@ func seekLines(f *os.File, lines int) error {
 			}
 			if seen++; seen > lines { // the first one ends the last line
 				_, err := f.Seek(at+i+1, io.SeekStart)
-				return err
+				return 0, err
 			}
 		}
 	}
 	_, err = f.Seek(0, io.SeekStart)
-	return err
+	return lines - seen, err
 }
 
 // endMessage is what the log says at the end of an appliance that could not go on.
@@ -161,10 +189,13 @@ func (c *call) serviceReason(since time.Time) error {
 		log = strings.NewReader(string(text))
 	} else {
 		f, err := os.Open(logFile(c.data.log()))
-		if err != nil || seekLines(f, 100) != nil {
+		if err != nil {
 			return nil
 		}
 		defer f.Close()
+		if _, err := seekLines(f, 100); err != nil {
+			return nil
+		}
 		log = f
 	}
 	return reasonIn(log, since)

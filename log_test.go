@@ -97,6 +97,19 @@ func TestTailFile(t *testing.T) {
 			t.Errorf("-n %d gave %d lines", lines, got)
 		}
 	}
+	// A log that was begun anew goes on where the one before has ended.
+	rotated := filepath.Join(filepath.Dir(path), "appliance.log")
+	for name, text := range map[string]string{"appliance-2026-11-28T10-00-00.000.log": "older\n", "appliance-2026-11-29T10-00-00.000.log": "1\n2\n3\n", "appliance.log": "4\n5\n"} {
+		if err := os.WriteFile(filepath.Join(filepath.Dir(path), name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for lines, want := range map[int]string{1: "5\n", 2: "4\n5\n", 4: "2\n3\n4\n5\n", 100: "1\n2\n3\n4\n5\n"} {
+		var out bytes.Buffer
+		if err := tailFile(t.Context(), &out, rotated, lines, false); err != nil || out.String() != want {
+			t.Errorf("-n %d gave %q %v", lines, out.String(), err)
+		}
+	}
 	if err := tailFile(t.Context(), &bytes.Buffer{}, path+".none", 1, false); !errors.Is(err, fs.ErrNotExist) {
 		t.Error(err)
 	}
