@@ -276,3 +276,41 @@ func TestWebNoticeIsForItsPage(t *testing.T) {
 		t.Error("it is told twice")
 	}
 }
+
+// Whoever looks after the server sees where the mail of somebody goes on to, and ends that: to allow no logins does not.
+func TestWebForwardOfOthers(t *testing.T) {
+	p := startPage(t)
+	bob, owner := p.loggedIn(t, "bob", bobsPassword), p.loggedIn(t, "maria", mariasPassword)
+	owner.get("/people/bob@home.lan")
+	if strings.Contains(owner.body, "Mail goes on to") {
+		t.Error("it goes on to nobody")
+	}
+	bob.get("/mine/forward")
+	bob.post("/mine/forward", "to", "thief@example.net")
+	bob.says(200, "Your mail goes on to these addresses from now on.")
+	owner.get("/people/bob@home.lan")
+	owner.post("/people/bob@home.lan/disable")
+	owner.says(200, "Mail goes on to", "thief@example.net")
+	owner.post("/people/bob@home.lan/forward/off")
+	owner.says(200, "The mail of bob@home.lan stays here from now on.")
+	if strings.Contains(owner.body, "thief@example.net") {
+		t.Error("it still goes on")
+	}
+	if text, err := os.ReadFile(dataDir(p.data).accounts()); err != nil || strings.Contains(string(text), "thief@example.net") {
+		t.Errorf("the file (%v):\n%s", err, text)
+	}
+}
+
+// A person can get an address that reaches them alone, and none that reaches others.
+func TestWebRenameToAnAlias(t *testing.T) {
+	p := startPage(t)
+	mustRun(t, p.data, "alias", "add", "own", "bob")
+	mustRun(t, p.data, "alias", "add", "family", "bob", "maria")
+	b := p.loggedIn(t, "maria", mariasPassword)
+	b.header.Set("Accept-Language", "de")
+	b.get("/people/bob@home.lan")
+	b.post("/people/bob@home.lan/rename", "to", "family")
+	b.says(422, "family@home.lan ist schon ein Alias.")
+	b.post("/people/bob@home.lan/rename", "to", "own")
+	b.says(200, "Die Adresse ist jetzt own@home.lan.")
+}

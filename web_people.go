@@ -23,6 +23,7 @@ func peopleRoutes() []webRoute {
 		{pattern: "POST /people/{address}/link", who: forOwner, do: (*webRequest).linkPerson, again: person},
 		{pattern: "POST /people/{address}/disable", who: forOwner, do: (*webRequest).disablePerson, again: person},
 		{pattern: "POST /people/{address}/enable", who: forOwner, do: (*webRequest).enablePerson, again: person},
+		{pattern: "POST /people/{address}/forward/off", who: forOwner, do: (*webRequest).endPersonsForward, again: person},
 		{pattern: "POST /people/{address}/app", who: forOwner, do: (*webRequest).addPersonsApp, again: person},
 		{pattern: "POST /people/{address}/app/remove", who: forOwner, do: (*webRequest).removePersonsApp, again: person},
 		{pattern: "GET /people/{address}/remove", who: forOwner, do: (*webRequest).removePage},
@@ -44,6 +45,7 @@ type webPerson struct {
 	Logins          []webLoginTime
 	Apps            []webApp
 	Aliases         []string // that reach this person, and perhaps others
+	Forward         []string // where the mail goes on to
 	Path            string
 }
 
@@ -61,7 +63,7 @@ type webApp struct {
 
 // person gathers what is shown of somebody.
 func (q *webRequest) person(u *User) (webPerson, error) {
-	p := webPerson{Address: u.Address, Name: u.Name, Owner: u.Address == q.Accounts.Owner(), Disabled: u.Disabled, Factor: u.TOTP != "", Quota: u.Quota, Path: personPath(u.Address)}
+	p := webPerson{Address: u.Address, Name: u.Name, Owner: u.Address == q.Accounts.Owner(), Disabled: u.Disabled, Factor: u.TOTP != "", Quota: u.Quota, Forward: u.Forward, Path: personPath(u.Address)}
 	last := q.Accounts.LastLogins(u.Address)
 	for protocol, at := range last.Protocols {
 		p.Logins = append(p.Logins, webLoginTime{protocol, at})
@@ -149,6 +151,16 @@ func (q *webRequest) freeAddress(field string) (string, error) {
 	return address, err
 }
 
+// notAnAlias says that an address reaches others already than this account alone, "" for nobody.
+func (q *webRequest) notAnAlias(address, account string) error {
+	for _, alias := range q.Accounts.Aliases() {
+		if alias.Address == address && !slices.Equal(alias.To, []string{account}) {
+			return q.wrong("error.alias", address)
+		}
+	}
+	return nil
+}
+
 // notAProviders says in the reader's language that no address of a provider's domain can be had here.
 func (q *webRequest) notAProviders(address string) error {
 	if domain := domainOf(address); isProvider(domain) && !q.Accounts.IsLocalDomain(domain) {
@@ -162,8 +174,8 @@ func (q *webRequest) addPerson() error {
 	if err != nil {
 		return err
 	}
-	if slices.ContainsFunc(q.Accounts.Aliases(), func(a Alias) bool { return a.Address == address }) {
-		return q.wrong("error.alias", address)
+	if err := q.notAnAlias(address, ""); err != nil {
+		return err
 	}
 	password := q.r.PostForm.Get("password")
 	if password != "" && checkNewPassword(password) != nil {
@@ -235,6 +247,9 @@ func (q *webRequest) renamePerson() error {
 		return err
 	}
 	to, err := q.freeAddress("to")
+	if err == nil {
+		err = q.notAnAlias(to, u.Address)
+	}
 	if err != nil {
 		return err
 	}
@@ -273,6 +288,12 @@ func (q *webRequest) disablePerson() error {
 
 func (q *webRequest) enablePerson() error {
 	return q.onPerson(order{Do: "user enable"}, "person.enabled_now")
+}
+
+// endPersonsForward lets the mail of somebody stay here. Whoever has been in their account may have let it go on; to allow no logins
+// does not end that.
+func (q *webRequest) endPersonsForward() error {
+	return q.onPerson(order{Do: "user forward off"}, "person.forward_ended")
 }
 
 // linkPerson makes a link by which somebody chooses a new password, once.
