@@ -1,5 +1,5 @@
 #!/bin/bash
-# The processors of small machines: arm.sh DIR runs the tests of the store and the protocols for arm64, for the ARMv6 of a Pi
+# The processors of small machines: arm.sh DIR [NAMES] runs the tests of the store and the protocols for arm64, for the ARMv6 of a Pi
 # Zero, and for 32 bits (386, under qemu as well where the system has no way for it), and measures how long a start takes and how
 # much memory the appliance has, at first and after a login and a delivery. Prints a line for each check, the table, and "arm done"
 # at the end; DIR is for what is built. qemu is taken from Debian 13, as that of Debian 12 cannot run what Go builds for 386; for that it
@@ -110,23 +110,36 @@ can_run() {
   CGO_ENABLED=0 GOARCH=$1 go build -o "$dir/can/$1" "$dir/can/main.go" && "$dir/can/$1" 2>/dev/null
 }
 
-measure amd64 '' "$(program amd64 GOARCH=amd64)"
-by='' mark=''
-if ! can_run 386; then by=$(emulator i386) mark=', qemu'; fi
-if can_run 386 || [ -n "$by" ]; then
+# native: this machine's own processor, to compare with.
+native() { measure amd64 '' "$(program amd64 GOARCH=amd64)"; }
+
+bits32() {
+  local by='' mark=''
+  if ! can_run 386; then
+    by=$(emulator i386) mark=', qemu'
+    [ -n "$by" ] || { note "programs of 32 bits do not run here, and there is no qemu for them: skip 386"; return; }
+  fi
   tests 386 "$by" GOARCH=386
   measure "386$mark" "$by" "$(program 386 GOARCH=386)"
-else
-  note "programs of 32 bits do not run here, and there is no qemu for them: skip 386"
-fi
-if [ -n "$(emulator aarch64)" ]; then
-  by=$(emulator aarch64)
-  tests arm64 "$by" GOARCH=arm64
-  measure 'arm64, qemu' "$by" "$(program arm64 GOARCH=arm64)"
-  by="$(emulator arm) -cpu arm1176"
-  tests armv6 "$by" GOARCH=arm GOARM=6
-  measure 'armv6, qemu' "$by" "$(program armv6 GOARCH=arm GOARM=6)"
-else
-  note "there is no qemu here: skip arm64 and armv6"
-fi
+}
+
+# other NAME EMULATOR OPTIONS ENVIRONMENT...: a processor that this machine has not.
+other() {
+  local name=$1 by
+  by=$(emulator "$2")
+  [ -n "$by" ] || { note "there is no qemu here: skip $name"; return; }
+  by="$by $3"
+  shift 3
+  tests "$name" "$by" "$@"
+  measure "$name, qemu" "$by" "$(program "$name" "$@")"
+}
+
+for name in ${2:-amd64 386 arm64 armv6}; do
+  case $name in
+  amd64) native ;;
+  386) bits32 ;;
+  arm64) other arm64 aarch64 '' GOARCH=arm64 ;;
+  armv6) other armv6 arm '-cpu arm1176' GOARCH=arm GOARM=6 ;;
+  esac
+done
 echo "arm done"
