@@ -110,6 +110,7 @@ func rightsByUs(s *Store, who Grantee, mailbox string) string {
 
 // TestACLLikeDovecot gives both the same files and asks who may do what, lets both make the same changes, and asks again.
 func TestACLLikeDovecot(t *testing.T) {
+	t.Parallel()
 	dir, err := os.MkdirTemp("", "dovecot")
 	if err != nil {
 		t.Fatal(err)

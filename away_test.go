@@ -219,6 +219,7 @@ func TestAwayDays(t *testing.T) {
 
 // TestAwayOnceAWeek compares who is answered with a plain model, at random times, with restarts and with a clock that is set back.
 func TestAwayOnceAWeek(t *testing.T) {
+	t.Parallel()
 	random := rand.New(rand.NewPCG(7, 8))
 	dir := filepath.Join(t.TempDir(), "away")
 	memory := NewAwayMemory(dir)

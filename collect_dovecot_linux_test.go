@@ -114,6 +114,7 @@ args = uid=nobody gid=nogroup home=%[1]s/mail
 
 // Both protocols, both ways to TLS, with and without --keep, against Dovecot.
 func TestCollectFromDovecot(t *testing.T) {
+	t.Parallel()
 	ports, mail, roots := startDovecotServer(t)
 	number := 0
 	bring := func(n int) (text string) {
@@ -191,6 +192,7 @@ func TestCollectFromDovecot(t *testing.T) {
 
 // UIDVALIDITY changes when Dovecot loses its list: nothing is fetched twice, nothing is lost.
 func TestCollectFromRenumberedDovecot(t *testing.T) {
+	t.Parallel()
 	ports, mail, roots := startDovecotServer(t)
 	for n := 1; n <= 3; n++ {
 		path := filepath.Join(mail, "new", fmt.Sprintf("%d.M1P1.h", 1700000000+n))

@@ -84,7 +84,7 @@ func TestCollectIdle(t *testing.T) {
 	s.appendTo(t, mailNo(1)).Release()
 	w := openCollectWorld(t)
 	w.c.cfg.Dialer.Roots = s.client.RootCAs
-	before := runtime.NumGoroutine()
+	before := goroutinesOf(t)
 	end := w.run()
 	w.from(&OutsideServer{Protocol: protocolIMAP, Host: "localhost", Port: s.ports["imaps"], TLS: tlsImplicit, Login: "ann", Password: "ann-secret"}, false)
 	waits := func() bool {
@@ -142,6 +142,7 @@ func TestCollectPolls(t *testing.T) {
 
 // Hundreds of accounts have few connections at a time, whether they wait for news or not, and end at once.
 func TestCollectFromHundreds(t *testing.T) {
+	t.Parallel()
 	f := startFake(t, mailsNo(true, 1)...)
 	f.set(func() { f.caps = "UIDPLUS IDLE" })
 	w := openCollectWorld(t)

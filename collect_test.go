@@ -190,6 +190,7 @@ func textsNo(numbers ...int) (list []string) {
 
 // Both protocols, both ways to TLS, with and without --keep, against a server of our own.
 func TestCollectFromUs(t *testing.T) {
+	t.Parallel()
 	for _, port := range []string{"pop3s", "pop3", "imaps", "imap"} {
 		for _, keep := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s keep=%v", port, keep), func(t *testing.T) {
@@ -264,6 +265,7 @@ func TestCollectDateAndFlags(t *testing.T) {
 
 // A crash at every step: the journal as it is at that moment, with or without the message in the maildrop.
 func TestCollectAfterCrash(t *testing.T) {
+	t.Parallel()
 	for _, protocol := range []string{protocolPOP3, protocolIMAP} {
 		for _, keep := range []bool{false, true} {
 			f := startFake(t, mailsNo(protocol == protocolIMAP, 1, 2)...)
@@ -536,6 +538,7 @@ func TestCollectBrokenOff(t *testing.T) {
 
 // Servers that are silent, endless or mad end in a sentence, soon, and nothing is left open.
 func TestCollectHostileServers(t *testing.T) {
+	t.Parallel()
 	long := strings.Repeat("x", 1<<20)
 	for _, test := range []struct {
 		name, protocol string
@@ -575,7 +578,7 @@ func TestCollectHostileServers(t *testing.T) {
 		}, ""},
 	} {
 		t.Run(test.protocol+" "+test.name, func(t *testing.T) {
-			before := runtime.NumGoroutine()
+			before := goroutinesOf(t)
 			f := startFake(t, mailsNo(test.protocol == protocolIMAP, 1)...)
 			f.set(func() { test.manners(f) })
 			w := openCollectWorld(t)
@@ -596,7 +599,7 @@ func TestCollectHostileServers(t *testing.T) {
 func waitForGoroutines(t *testing.T, n int) {
 	t.Helper()
 	for range 300 {
-		if runtime.NumGoroutine() <= n {
+		if goroutinesOf(t) <= n {
 			return
 		}
 		time.Sleep(10 * time.Millisecond)
@@ -711,6 +714,7 @@ func TestCollectForRemovedAccount(t *testing.T) {
 
 // Many messages by either protocol come in sessions that are bounded.
 func TestCollectMany(t *testing.T) {
+	t.Parallel()
 	for _, protocol := range []string{protocolPOP3, protocolIMAP} {
 		var numbers []int
 		for n := 1; n <= 210; n++ {

@@ -18,6 +18,8 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"runtime/pprof"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -83,7 +85,7 @@ type portServer struct {
 // goroutines are left over after that.
 func startPorts(t testing.TB, p *Protocols) *portServer {
 	t.Helper()
-	before := runtime.NumGoroutine()
+	before := goroutinesOf(t)
 	s := &portServer{Protocols: p, ports: map[string]int{}, log: &syncBuffer{}}
 	p.TLS, s.client = serverTLS(t)
 	p.Listen, p.anyPort, p.Hostname = "127.0.0.1", true, "mail.test"
@@ -116,7 +118,7 @@ func startPorts(t testing.TB, p *Protocols) *portServer {
 			return // its engine has goroutines of its own
 		}
 		for range 200 {
-			if runtime.NumGoroutine() <= before {
+			if goroutinesOf(t) <= before {
 				return
 			}
 			time.Sleep(10 * time.Millisecond)
@@ -125,6 +127,58 @@ func startPorts(t testing.TB, p *Protocols) *portServer {
 		t.Errorf("goroutines are left over:\n%s", buf[:runtime.Stack(buf, true)])
 	})
 	return s
+}
+
+// goroutinesOf counts the goroutines that a test has started since it called this first, and those that they have started, so
+// that tests can run at once. Goroutines inherit the label by which it knows them.
+func goroutinesOf(t testing.TB) int {
+	t.Helper()
+	pprof.SetGoroutineLabels(pprof.WithLabels(context.Background(), pprof.Labels("test", t.Name())))
+	var profile bytes.Buffer
+	if err := pprof.Lookup("goroutine").WriteTo(&profile, 1); err != nil {
+		t.Fatal(err)
+	}
+	return labelled(profile.String(), t.Name())
+}
+
+// labelled counts in a profile of goroutines those with a label: for each stack a line begins with their number, and the next
+// one has the labels.
+func labelled(profile, test string) (n int) {
+	stacks := 0
+	for line := range strings.Lines(profile) {
+		if number, _, ok := strings.Cut(line, " @ "); ok {
+			stacks, _ = strconv.Atoi(number)
+		} else if strings.HasPrefix(line, "# labels:") && strings.Contains(line, fmt.Sprintf("%q:%q", "test", test)) {
+			n += stacks
+		}
+	}
+	return n
+}
+
+// TestGoroutinesOf makes sure that a goroutine that is left over is seen, and those of other tests are not.
+func TestGoroutinesOf(t *testing.T) {
+	t.Parallel()
+	if n := goroutinesOf(t); n != 1 {
+		t.Errorf("%d goroutines, not this one alone", n)
+	}
+	end := make(chan struct{})
+	var all sync.WaitGroup
+	started := make(chan struct{})
+	all.Go(func() {
+		all.Go(func() { close(started); <-end })
+		<-end
+	})
+	<-started
+	if n := goroutinesOf(t); n != 3 {
+		t.Errorf("%d goroutines, not this one, one that it started, and one that this started", n)
+	}
+	close(end)
+	all.Wait()
+	for deadline := time.Now().Add(20 * time.Second); goroutinesOf(t) > 1; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("goroutines that have ended are counted")
+		}
+	}
 }
 
 // dial connects to a port by its name.

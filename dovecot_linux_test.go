@@ -367,6 +367,7 @@ func TestSectionsLikeDovecot(t *testing.T) {
 }
 
 func TestNastySectionsLikeDovecot(t *testing.T) {
+	t.Parallel()
 	var names []string
 	var messages [][]byte
 	all := nastyMessages()

@@ -13,6 +13,7 @@ import (
 // TestMetadataLikeDovecot gives the same commands to Dovecot and to us, and compares the answers; then each reads what the
 // other has written.
 func TestMetadataLikeDovecot(t *testing.T) {
+	t.Parallel()
 	d := startDovecot(t, nil, "protocol imap {\nimap_metadata = yes\n}", "mail_attribute_dict = file:MAIL/dovecot-attributes",
 		"namespace inbox {\ninbox = yes\nseparator = /\nmailbox Drafts {\nspecial_use = \\Drafts\nauto = create\n}\n}")
 	ours := startIMAP(t)

@@ -25,6 +25,7 @@ func manyKeywords(n int) []imap.Flag {
 // the index and without, in copies, in moved messages, in renamed mailboxes, after other programs have renamed the files, and
 // under new UIDs.
 func TestManyKeywords(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	in := openInbox(t, dir)
 	defer in.close(t)

@@ -153,6 +153,7 @@ func (c *crossing) rename(rnd *rand.Rand) {
 // another program renames files. No message is lost, doubled or given a UID but by a move, and every flag that was answered
 // with OK is on its message, wherever that went.
 func TestMoveCrossing(t *testing.T) {
+	t.Parallel()
 	const each = 150
 	dir := t.TempDir()
 	for _, name := range []string{"", ".A", ".B"} {

@@ -344,6 +344,7 @@ var modelPlaces = [][2]string{{"bob@home.lan", "M"}, {"bob@home.lan", "M/N"}, {"
 // TestACLModel lets four people change rights and use them at random. Each answer must be the one that a simple model of the rights
 // gives.
 func TestACLModel(t *testing.T) {
+	t.Parallel()
 	s := startPeople(t)
 	m := &aclModel{map[string]string{}, map[string]string{}, map[string]int{}}
 	actors := []*aclActor{}
@@ -391,6 +392,7 @@ func aclProbes() []string {
 // TestACLHides tries every command on every way to somebody's mailbox. The answers are those to names that nobody has, and nothing
 // of the mail comes out.
 func TestACLHides(t *testing.T) {
+	t.Parallel()
 	s := startPeople(t)
 	if _, err := s.Accounts.AddAlias("team@home.lan", []string{"bob@home.lan"}); err != nil {
 		t.Fatal(err)
@@ -489,6 +491,7 @@ func TestACLHides(t *testing.T) {
 // TestACLHidesNotify lets somebody ask for all events of mailboxes that he is not let into, while all of them happen. Nothing is
 // told.
 func TestACLHidesNotify(t *testing.T) {
+	t.Parallel()
 	s := startPeople(t)
 	bob, ann, eve := s.login(t, "bob@home.lan"), s.login(t, "ann@home.lan"), s.login(t, "eve@home.lan")
 	bob.ok(t, "CREATE Work")
@@ -578,6 +581,7 @@ func TestNotifyOthersEnd(t *testing.T) {
 
 // More people than one session may watch are too many.
 func TestNotifyOthersOverflow(t *testing.T) {
+	t.Parallel()
 	s := startPeople(t)
 	ann := s.login(t, "ann@home.lan")
 	for i := range notifyMaxOwners + 1 {
@@ -733,6 +737,7 @@ func TestSharedUmlauts(t *testing.T) {
 
 // While names change hands nobody reads what he is not let into.
 func TestACLWhileRenaming(t *testing.T) {
+	t.Parallel()
 	s := startPeople(t)
 	bob, ann := s.login(t, "bob@home.lan"), s.login(t, "ann@home.lan")
 	for name, text := range map[string]string{"Public": "x: public", "Private": "x: secret"} {
@@ -771,6 +776,7 @@ func TestACLWhileRenaming(t *testing.T) {
 
 // TestACLClient lets go-imap's client use what it knows of ACL.
 func TestACLClient(t *testing.T) {
+	t.Parallel()
 	s := startPeople(t)
 	connect := func(account string) *imapclient.Client {
 		c := imapclient.New(s.dial(t, "imap"), nil)

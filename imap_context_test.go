@@ -251,6 +251,7 @@ func contextOutsider(t *testing.T, dir string, rnd *rand.Rand, n int) {
 // TestIMAPContexts lets sessions change one folder at once, an outside program too, while all keep the results of searches.
 // What each has been told, applied to its copy, is what a new search finds.
 func TestIMAPContexts(t *testing.T) {
+	t.Parallel()
 	s := startIMAP(t)
 	mustAdd(t, s.Accounts, "live@home.lan", imapPassword)
 	sessions := make([]*contextClient, 6)
@@ -314,6 +315,7 @@ func TestIMAPContexts(t *testing.T) {
 
 // Results change with time as well (RFC 5032 §2), and with what "*" means.
 func TestIMAPContextAges(t *testing.T) {
+	t.Parallel()
 	s := startIMAPWith(t, func(p *Protocols) { p.aging = time.Nanosecond })
 	mustAdd(t, s.Accounts, "age@home.lan", imapPassword)
 	c := s.login(t, "age@home.lan")

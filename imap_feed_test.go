@@ -107,6 +107,7 @@ func valuesOf(f *Folder, kind CacheKind) (n int) {
 // TestTextArrivals delivers, appends and copies messages: they are indexed without a search, and their structures are known.
 // When there are enough of them, a block takes the place of their entries.
 func TestTextArrivals(t *testing.T) {
+	t.Parallel()
 	h := startFeed(t)
 	deliverText(t, h.store, "Subject: a\r\n\r\nfirst text\r\n", "ann@example.org")
 	h.await("a delivery is indexed", func() bool { return countIndexed(h.folder) == 1 })
@@ -138,6 +139,7 @@ func TestTextArrivals(t *testing.T) {
 // TestTextSearchFeeds searches a folder that is not indexed: what it reads is indexed then, in blocks, and the rest after.
 // That the next search asks the index shows by a file that was changed behind its back.
 func TestTextSearchFeeds(t *testing.T) {
+	t.Parallel()
 	h := startFeed(t)
 	h.store.OnArrival(func(*Folder, []imap.UID) {})
 	for i := range 2*textBlockMessages + 10 {
@@ -193,6 +195,7 @@ func rewriteMessage(t *testing.T, f *Folder, uid imap.UID, from, to string) {
 
 // TestTextIndexOfFolders renames and deletes indexed folders, and empties one.
 func TestTextIndexOfFolders(t *testing.T) {
+	t.Parallel()
 	h := startFeed(t)
 	if err := h.drop.CreateFolder("Old", nil); err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 // TestFetchMissing lists messages that the cache does not have yet: the answer is the one that the cache gives later, and
 // messages that are gone or changed by another program do no harm to the others.
 func TestFetchMissing(t *testing.T) {
+	t.Parallel()
 	var texts []string
 	for i := range 600 {
 		text := benchText(i)

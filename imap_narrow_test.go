@@ -299,6 +299,7 @@ func TestTextWordsAreLetters(t *testing.T) {
 // TestTextIndexElsewhere searches indexed folders that are not selected, and looks again at some messages of one for the sake
 // of a context: the index is asked about these.
 func TestTextIndexElsewhere(t *testing.T) {
+	t.Parallel()
 	s := startIMAP(t)
 	mustAdd(t, s.Accounts, "ann@home.lan", imapPassword)
 	c := s.login(t, "ann@home.lan")

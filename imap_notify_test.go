@@ -133,6 +133,7 @@ func TestIMAPNotifyDuringCommand(t *testing.T) {
 
 // Too many events end the notifications (RFC 5465 §5.8).
 func TestIMAPNotifyOverflow(t *testing.T) {
+	t.Parallel()
 	s := startIMAP(t)
 	a, b, dir := notifyPair(t, s, "much@home.lan")
 	a.ok(t, "SELECT INBOX")

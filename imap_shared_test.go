@@ -83,6 +83,7 @@ func (c *sharedClient) act() {
 // TestSharedTogether lets an owner and a guest work on one mailbox, two sessions each, of which one speaks QRESYNC. What they are
 // told adds up, and in the end all have the same messages, flags and mod-sequences.
 func TestSharedTogether(t *testing.T) {
+	t.Parallel()
 	s := startPeople(t)
 	s.login(t, "bob@home.lan").ok(t, "SETACL INBOX ann lrswited")
 	var clients []*sharedClient

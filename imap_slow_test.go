@@ -64,6 +64,7 @@ func workBeside(t *testing.T, beside string, f *Folder) {
 
 // TestSlowClient has clients that do not take the replies to their commands: nobody else waits for them.
 func TestSlowClient(t *testing.T) {
+	t.Parallel()
 	var texts []string
 	for i := range 300 {
 		texts = append(texts, fmt.Sprintf("From: a%d@example.org\r\nSubject: %d %s\r\n\r\n%s\r\n", i, i, strings.Repeat("long ", 30), strings.Repeat("text ", 400)))

@@ -100,6 +100,7 @@ func threadedText(n int, subject, references string) string {
 
 // The steps of RFC 5256 §3, REFERENCES.
 func TestThreadReferences(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		messages   []string
 		want, refs string

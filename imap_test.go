@@ -145,6 +145,7 @@ func (s *imapServer) login(t testing.TB, account string) *imapLine {
 // is a number, <n=x> one that is called x from then on, <…> anything and <EOF> the end. <$x> is the number called x and
 // <$x-1> the one below it. At the end each connection logs out, which shows that nothing more was said.
 func TestIMAPTranscripts(t *testing.T) {
+	t.Parallel()
 	files, err := filepath.Glob("testdata/imap/*.txt")
 	if err != nil || len(files) == 0 {
 		t.Fatal("no transcripts", err)

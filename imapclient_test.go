@@ -127,6 +127,7 @@ type clientTest struct {
 
 // TestIMAPClient calls every method of the library's client, with every option.
 func TestIMAPClient(t *testing.T) {
+	t.Parallel()
 	s := startIMAP(t)
 	k := &clientCalls{names: map[string]bool{}}
 	parts := []struct {

@@ -82,6 +82,7 @@ func TestEachCached(t *testing.T) {
 // TestLargeValues writes more than fits into one transaction, reads it in several, and gives the mapped pages back. What
 // finds no room is refused.
 func TestLargeValues(t *testing.T) {
+	t.Parallel()
 	ix := cacheIndex(t)
 	value := bytes.Repeat([]byte("0123456789abcdef"), 40<<10) // 640 KB
 	var want []string

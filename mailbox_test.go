@@ -504,6 +504,7 @@ func TestIndexOpensWithoutWork(t *testing.T) {
 
 // TestFolderModel does random operations and compares with a simple model, through restarts and losses of the index.
 func TestFolderModel(t *testing.T) {
+	t.Parallel()
 	seed := time.Now().UnixNano()
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewSource(seed))

@@ -314,6 +314,7 @@ func TestSASLLogins(t *testing.T) {
 }
 
 func TestSASLFailures(t *testing.T) {
+	t.Parallel()
 	s := saslServer(t, nil)
 	secure := s.onlyTLS(tls.VersionTLS13)
 	wrongNonce := func(final string) string { return strings.Replace(final, ",r=", ",r=x", 1) }

@@ -115,6 +115,7 @@ procd_set_param() { [ "$1" != command ] || { shift; "$@"; }; }
 
 // The script of System V init is run as that init would, with a program that does not stay.
 func TestSysvScript(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	runs := filepath.Join(dir, "runs")
 	plan := &ServicePlan{Program: "sh", Args: []string{"-c", "echo $$ >>" + runs + "; exec sleep 1000"}}

@@ -70,6 +70,7 @@ func packZones(t *testing.T, zones map[string][]byte) []byte {
 
 // TestZoneData compares the program's time zones with those of Go. They may be of another year, so days gone by are compared.
 func TestZoneData(t *testing.T) {
+	t.Parallel()
 	zones := goZones(t)
 	if os.Getenv(updateZones) != "" {
 		if err := os.WriteFile("zones.gz", packZones(t, zones), 0o644); err != nil {

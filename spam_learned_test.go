@@ -91,6 +91,7 @@ func TestLearnedIsKept(t *testing.T) {
 
 // TestLearnedLogCut cuts the log anywhere, as a power cut does: what was whole before is kept, and learning goes on.
 func TestLearnedLogCut(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	l := testLearned(t, dir, nil)
 	learnSome(l, 6)

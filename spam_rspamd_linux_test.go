@@ -68,6 +68,7 @@ func freeAddress(t *testing.T) string {
 
 // TestRspamd asks a real rspamd, by the test messages that it knows for each of its actions.
 func TestRspamd(t *testing.T) {
+	t.Parallel()
 	log := new(syncBuffer)
 	f := testSpamFilter(t, SpamConfig{Milter: startRspamd(t), Verifier: testVerifier(startDNS(t, friendZone)), Log: slog.New(slog.NewTextHandler(log, nil))})
 	const gtube = "JS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X\r\n"

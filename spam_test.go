@@ -253,6 +253,7 @@ func TestSpamUnfitFrom(t *testing.T) {
 
 // TestSpamHuge judges messages that are much larger than what is looked at, and nasty ones.
 func TestSpamHuge(t *testing.T) {
+	t.Parallel()
 	f := testSpamFilter(t, SpamConfig{})
 	for name, text := range map[string]string{
 		"one line":  friendLetter + strings.Repeat("word", 5<<20),
