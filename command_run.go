@@ -366,7 +366,7 @@ func (c *call) serve(ctx context.Context, h *house, g *gates) error {
 	g.web.Handler = page
 	defer inBackground(page.Run)()
 	defer inBackground(g.web.Serve)()
-	if end := h.announce(c.opt.run.listen, all, certs); end != nil {
+	if end := h.announce(c.opt.run.listen, all, certs, page); end != nil {
 		defer end()
 	}
 	defer inBackground(certs.Run)()

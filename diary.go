@@ -191,7 +191,12 @@ func (e *diaryRecord) take(a slog.Attr) {
 }
 
 // diaryName bounds an address.
-func diaryName(text string) string { return tameWords(clipOctets(text, diaryAddress)) }
+func diaryName(text string) string {
+	if text = clipOctets(text, diaryAddress); plainWord(text) {
+		return text
+	}
+	return tameWords(text)
+}
 
 func clipOctets(text string, most int) string {
 	if len(text) > most {

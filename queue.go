@@ -155,6 +155,7 @@ type QueueEntry struct {
 	ID         string           `json:"id"`
 	From       string           `json:"from"`
 	Account    string           `json:"account,omitempty"`
+	Forward    string           `json:"forward,omitempty"` // the account here whose mail goes on
 	Queued     time.Time        `json:"queued"`
 	Size       int64            `json:"size"` // octets
 	Recipients []QueueRecipient `json:"recipients"`
@@ -208,7 +209,7 @@ func (q *Queue) Each(visit func(e *QueueEntry)) {
 
 // entry describes an item. The lock is held.
 func (q *Queue) entry(item *queueItem) QueueEntry {
-	e := QueueEntry{ID: item.id, From: item.Envelope.From, Account: item.Envelope.Account, Queued: item.Queued, Size: item.Size}
+	e := QueueEntry{ID: item.id, From: item.Envelope.From, Account: item.Envelope.Account, Forward: item.Envelope.Forward, Queued: item.Queued, Size: item.Size}
 	e.Recipients = make([]QueueRecipient, len(item.States))
 	for i := range item.States {
 		st, to := &item.States[i], &item.Envelope.Recipients[i]
@@ -253,7 +254,7 @@ func (q *Queue) Oldest(text string, most int) (list []QueueEntry, all int) {
 
 // names says whether a text stands in the ID or one of the addresses of a message.
 func (e *QueueEntry) names(text string) bool {
-	return strings.Contains(e.ID, text) || strings.Contains(strings.ToLower(e.From), text) || strings.Contains(strings.ToLower(e.Account), text) ||
+	return strings.Contains(e.ID, text) || strings.Contains(strings.ToLower(e.From), text) || strings.Contains(strings.ToLower(e.Account+" "+e.Forward), text) ||
 		slices.ContainsFunc(e.Recipients, func(r QueueRecipient) bool { return strings.Contains(strings.ToLower(r.Address), text) })
 }
 

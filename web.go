@@ -10,7 +10,9 @@ import (
 	"net/netip"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -77,6 +79,7 @@ type Web struct {
 	links    *deviceLinks
 	look     webLook
 	answered webAnswered
+	called   atomic.Pointer[string] // our name on the network at home, where that is not Host; nil: it is
 
 	logins  webLogins
 	oneTime sync.Mutex // held while a code is used: of two who come with it at once, one is late
@@ -113,7 +116,7 @@ func webRoutes() []webRoute {
 func webOrders() []string {
 	return append(append(mineOrders(), healthOrders()...),
 		"user add", "user remove", "user rename", "user name", "user passwd", "user disable", "user enable", "user quota", "user reset-link",
-		"user app-password add", "user app-password remove", "user two-factor remove", "alias add", "alias remove",
+		"user app-password add", "user app-password remove", "user two-factor remove", "user sender add", "user sender remove", "alias add", "alias remove",
 		"doctor facts", "relay set", "relay remove", "relay list",
 	)
 }
@@ -146,6 +149,17 @@ func NewWeb(cfg WebConfig) (*Web, error) {
 	w.mux.HandleFunc("/", func(rw http.ResponseWriter, r *http.Request) { w.serve(&missing, rw, r) })
 	w.plain.HandleFunc("/", w.toTLS)
 	return w, nil
+}
+
+// Called is told the name under which devices on the network at home find this machine, where another one has Host.
+func (w *Web) Called(name string) { w.called.Store(&name) }
+
+// name is how devices on the network at home find this machine.
+func (w *Web) name() string {
+	if called := w.called.Load(); called != nil && strings.HasSuffix(w.Host, ".local") {
+		return *called
+	}
+	return w.Host
 }
 
 // ServeHTTP answers a request of either port.

@@ -57,12 +57,12 @@ func (w *Web) access(address string) mailAccess {
 
 // mailHost is the name under which mail programs find this machine: one that everybody trusts, where there is such a one.
 func (w *Web) mailHost(domain string) string {
-	for _, host := range []string{w.Host, publicHost(w.Host, domain)} {
+	for _, host := range []string{w.name(), publicHost(w.Host, domain)} {
 		if w.Certificates.Trusted(host) {
 			return host
 		}
 	}
-	return w.Host
+	return w.name()
 }
 
 // webConnect is what connect.html shows.

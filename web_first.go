@@ -46,7 +46,7 @@ func (q *webRequest) atMachine() bool {
 	}
 	host := strings.Trim(hostOfRequest(q.r), "[]")
 	address, err := netip.ParseAddr(host)
-	named := host == "localhost" || host == q.Host || err == nil && address.IsLoopback()
+	named := host == "localhost" || host == q.name() || err == nil && address.IsLoopback()
 	return q.remote.IsLoopback() && named
 }
 

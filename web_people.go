@@ -26,6 +26,8 @@ func peopleRoutes() []webRoute {
 		{pattern: "POST /people/{address}/forward/off", who: forOwner, do: (*webRequest).endPersonsForward, again: person},
 		{pattern: "POST /people/{address}/app", who: forOwner, do: (*webRequest).addPersonsApp, again: person},
 		{pattern: "POST /people/{address}/app/remove", who: forOwner, do: (*webRequest).removePersonsApp, again: person},
+		{pattern: "POST /people/{address}/sender", who: forOwner, do: (*webRequest).addSender, again: person},
+		{pattern: "POST /people/{address}/sender/remove", who: forOwner, do: (*webRequest).removeSender, again: person},
 		{pattern: "GET /people/{address}/remove", who: forOwner, do: (*webRequest).removePage},
 		{pattern: "POST /people/{address}/remove", who: forOwner, do: (*webRequest).removePerson, again: (*webRequest).removePage},
 	}
@@ -46,6 +48,7 @@ type webPerson struct {
 	Apps            []webApp
 	Aliases         []string // that reach this person, and perhaps others
 	Forward         []string // where the mail goes on to
+	Senders         []string // addresses elsewhere that this person sends with
 	Path            string
 }
 
@@ -63,7 +66,7 @@ type webApp struct {
 
 // person gathers what is shown of somebody.
 func (q *webRequest) person(u *User) (webPerson, error) {
-	p := webPerson{Address: u.Address, Name: u.Name, Owner: u.Address == q.Accounts.Owner(), Disabled: u.Disabled, Factor: u.TOTP != "", Quota: u.Quota, Forward: u.Forward, Path: personPath(u.Address)}
+	p := webPerson{Address: u.Address, Name: u.Name, Owner: u.Address == q.Accounts.Owner(), Disabled: u.Disabled, Factor: u.TOTP != "", Quota: u.Quota, Forward: u.Forward, Senders: u.SendAs, Path: personPath(u.Address)}
 	last := q.Accounts.LastLogins(u.Address)
 	for protocol, at := range last.Protocols {
 		p.Logins = append(p.Logins, webLoginTime{protocol, at})

@@ -219,7 +219,7 @@ func (v *webView) Title() string {
 func (v *webView) Lang() string { return v.q.words.tag.String() }
 
 // Host is the name of this machine.
-func (v *webView) Host() string { return v.q.Host }
+func (v *webView) Host() string { return v.q.name() }
 
 // Person is the address of who is logged in, "" for nobody.
 func (v *webView) Person() string { return v.q.user.Address }
