@@ -74,7 +74,7 @@ type Diary struct {
 	totals  map[DiaryCount]uint64
 	days    diaryDays
 
-	disk   sync.Mutex // held while files are read or written; before mu
+	disk   sync.RWMutex // held while files are read or written; before mu
 	failed bool
 }
 

@@ -4,11 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 )
 
 // The files of the diary: a line of JSON an event. There are two kinds, each with a file that grows and the one before it: mail
@@ -16,7 +13,6 @@ import (
 
 const (
 	diaryFileSize = 2 << 20 // bytes; then a new file is begun, and the one before the last goes
-	diaryMost     = 500     // events that a search gives at most
 )
 
 func (d *Diary) daysFile() string { return filepath.Join(d.dir, "days.json") }
@@ -106,101 +102,4 @@ func appendDiary(file string, lines []byte) error {
 		err = renameFile(file, before(file))
 	}
 	return err
-}
-
-// DiarySearch says which events are looked for.
-type DiarySearch struct {
-	Text    string                   // that stands in an event, in any case of letters; "": anything
-	Names   []string                 // of which one stands in each event that Keep keeps; empty: any. Spares it the others.
-	Keep    func(e *DiaryEvent) bool // nil: all
-	Most    int                      // events, at most diaryMost
-	Mail    bool                     // of mail that went through
-	Refused bool                     // of what was refused
-}
-
-// Find gives the events that are looked for, the last first. more says that there are others.
-func (d *Diary) Find(s DiarySearch) (found []DiaryEvent, more bool, err error) {
-	d.disk.Lock()
-	defer d.disk.Unlock()
-	d.flushLocked()
-	s.Most = min(s.Most, diaryMost)
-	var lists [2][]DiaryEvent
-	for i, file := range []string{d.mailFile(), d.refusedFile()} {
-		if i == 0 && !s.Mail || i == 1 && !s.Refused {
-			continue
-		}
-		for _, file := range []string{file, before(file)} {
-			if lists[i], err = s.in(file, lists[i]); err != nil {
-				return nil, false, err
-			}
-		}
-	}
-	found = slices.Concat(lists[0], lists[1])
-	slices.SortStableFunc(found, func(a, b DiaryEvent) int { return b.Time.Compare(a.Time) })
-	if more = len(found) > s.Most; more {
-		found = found[:s.Most]
-	}
-	return found, more, nil
-}
-
-// in adds what a file has, the last first, up to one more than is wanted.
-func (s *DiarySearch) in(file string, found []DiaryEvent) ([]DiaryEvent, error) {
-	if len(found) > s.Most {
-		return found, nil
-	}
-	text, err := os.ReadFile(file)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	needle, names := needleOf(s.Text), [][]byte{}
-	for _, name := range s.Names {
-		names = append(names, needleOf(name))
-	}
-	for len(text) > 0 && len(found) <= s.Most {
-		at := bytes.LastIndexByte(text[:len(text)-1], '\n') + 1
-		line := text[at:]
-		text = text[:at]
-		if !hasNeedles(line, needle, names) {
-			continue
-		}
-		var e DiaryEvent
-		if json.Unmarshal(line, &e) != nil || !e.says(s.Text) || s.Keep != nil && !s.Keep(&e) {
-			continue
-		}
-		found = append(found, e)
-	}
-	return found, nil
-}
-
-// hasNeedles says whether a line has a text, and one of the names where there are any, in any case of letters.
-func hasNeedles(line, text []byte, names [][]byte) bool {
-	if len(text) == 0 && len(names) == 0 {
-		return true
-	}
-	line = bytes.ToLower(line)
-	return bytes.Contains(line, text) &&
-		(len(names) == 0 || slices.ContainsFunc(names, func(name []byte) bool { return bytes.Contains(line, name) }))
-}
-
-// needleOf is what stands in the line of each event that has a text.
-func needleOf(text string) []byte {
-	var out bytes.Buffer
-	line := json.NewEncoder(&out)
-	line.SetEscapeHTML(false)
-	_ = line.Encode(strings.ToLower(text))
-	return bytes.Trim(out.Bytes(), "\"\n")
-}
-
-// says tells whether a text stands in what people see of an event.
-func (e *DiaryEvent) says(text string) bool {
-	if text == "" {
-		return true
-	}
-	text = strings.ToLower(text)
-	for _, field := range append([]string{e.ID, e.From, e.Account, e.Remote, e.Reason}, e.To...) {
-		if strings.Contains(strings.ToLower(field), text) {
-			return true
-		}
-	}
-	return false
 }

@@ -1,16 +1,22 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 )
 
 func utc() *time.Location { return time.UTC }
@@ -270,6 +276,72 @@ func TestDiaryDays(t *testing.T) {
 	}
 	if again := OpenDiary(dir, utc, now); len(again.days.list) != 0 {
 		t.Errorf("damage: %+v", again.days.list)
+	}
+}
+
+// Whatever the sizes of lines and pieces are, a search finds what a look at each event finds.
+func TestDiaryFind(t *testing.T) {
+	d, _ := testDiary(t, nil)
+	if err := makeDiaryDir(d.dir); err != nil {
+		t.Fatal(err)
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	words := []string{"Ann@Far.Test", "ann@far.test", "BOB@home.lan", "bob@home.lan", "Jörg@far.test", "JÖRG@far.test", "<a&b>@[far]", "Zoë{|}@`far`", "x"}
+	var all []DiaryEvent // the last first
+	var text bytes.Buffer
+	line := json.NewEncoder(&text)
+	line.SetEscapeHTML(false)
+	for n := range 3000 {
+		e := DiaryEvent{Time: time.Unix(int64(n), 0).UTC(), Kind: DiaryDelivered, From: words[random.IntN(len(words))], To: []string{words[random.IntN(len(words))]}}
+		if n%500 == 250 { // longer than a piece
+			e.To = slices.Repeat(e.To, 3*diaryPiece/len(e.To[0]))
+		}
+		e.Reason = strings.Repeat("r", random.IntN(60))
+		all = slices.Insert(all, 0, e)
+		if err := line.Encode(&e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	whole := text.Bytes()
+	half := bytes.IndexByte(whole[len(whole)/2:], '\n') + len(whole)/2 + 1
+	for file, part := range map[string][]byte{before(d.mailFile()): whole[:half], d.mailFile(): whole[half:]} {
+		if err := os.WriteFile(file, part, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, s := range []DiarySearch{{}, {Text: "ann@"}, {Text: "ANN@FAR"}, {Text: "jörg"}, {Text: "<A&B>@["}, {Text: "{|}@`"}, {Text: "nobody"}, {Text: "rrrrrrrrr", Names: []string{"bob"}},
+		{Names: []string{"Bob@HOME.lan", "ann"}}, {Text: "x", Names: []string{"x"}}} {
+		s.Mail = true
+		s.Keep = func(e *DiaryEvent) bool {
+			line, _ := json.Marshal(e)
+			return len(s.Names) == 0 || slices.ContainsFunc(s.Names, func(name string) bool { return bytes.Contains(bytes.ToLower(line), []byte(strings.ToLower(name))) })
+		}
+		want := slices.DeleteFunc(slices.Clone(all), func(e DiaryEvent) bool { return !e.says(s.Text) || !s.Keep(&e) })
+		for _, s.Most = range []int{1, 7, 400} {
+			got, more, err := d.Find(s)
+			if n := min(s.Most, len(want)); err != nil || more != (len(want) > n) || !reflect.DeepEqual(got, want[:n]) && n > 0 {
+				t.Errorf("%q %q, %d at most: %d events, more %v, %v; want %d of %d", s.Text, s.Names, s.Most, len(got), more, err, n, len(want))
+			}
+		}
+	}
+}
+
+// Letters are made small as bytes.ToLower does with ASCII.
+func TestAppendSmall(t *testing.T) {
+	var text []byte
+	for c := range 256 {
+		text = append(text, byte(c), 'Q', byte(255-c))
+	}
+	want := slices.Clone(text)
+	for i, c := range want {
+		if c < utf8.RuneSelf {
+			want[i] = bytes.ToLower([]byte{c})[0]
+		}
+	}
+	for n := range len(text) {
+		if got := appendSmall([]byte("X"), text[n:]); string(got) != "X"+string(want[n:]) {
+			t.Fatalf("from %d: %q, want %q", n, got, want[n:])
+		}
 	}
 }
 
