@@ -55,7 +55,7 @@ for exe in "$first"/*.exe; do
   [ -n "${APPLIANCE_SIGN_KEY:-}" ] || continue
   osslsigncode verify -CAfile "$APPLIANCE_SIGN_CERT" -in "$exe" >"$dir/verify" || { cat "$dir/verify"; exit 1; }
   printf X | dd of="$exe" bs=1 seek=100000 conv=notrunc 2>/dev/null
-  if osslsigncode verify -CAfile "$APPLIANCE_SIGN_CERT" -in "$exe" >/dev/null; then echo "a changed file is still signed"; exit 1; fi
+  if osslsigncode verify -CAfile "$APPLIANCE_SIGN_CERT" -in "$exe" >/dev/null 2>&1; then echo "a changed file is still signed"; exit 1; fi
 done
 if [ -n "${APPLIANCE_SIGN_KEY:-}" ]; then echo "the signatures of the files for Windows are good, and bad once a byte is changed" >>"$dir/summary"; fi
 
