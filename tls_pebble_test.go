@@ -572,7 +572,7 @@ func TestPebbleOnePort(t *testing.T) {
 			w.dns.add(t, "mail.example.test. A 127.0.0.1")
 			w.start(filepath.Join(t.TempDir(), "data"), offset, w.flags()...)
 			w.awaitServed("mail.example.test", 30*time.Second)
-			if n := strings.Count(w.stderr.String(), "the port cannot be opened"); n != 1 {
+			if n := strings.Count(w.stderr.String(), "another program has the port"); n != 1 {
 				t.Errorf("%d lines about the port:\n%s", n, w.stderr.String())
 			}
 		})
