@@ -240,11 +240,12 @@ func contextOutsider(t *testing.T, dir string, rnd *rand.Rand, n int) {
 	}
 	// The file may have another name by now, which is no concern.
 	name = entries[rnd.IntN(len(entries))].Name()
-	base, _, _ := strings.Cut(name, ":2,")
+	info := string(infoSeparator()) + "2,"
+	base, _, _ := strings.Cut(name, info)
 	if rnd.IntN(3) == 0 {
 		os.Remove(filepath.Join(dir, "cur", name))
 	} else {
-		os.Rename(filepath.Join(dir, "cur", name), filepath.Join(dir, "cur", base+":2,"+[]string{"", "S", "FS", "RS", "T"}[rnd.IntN(5)]))
+		os.Rename(filepath.Join(dir, "cur", name), filepath.Join(dir, "cur", base+info+[]string{"", "S", "FS", "RS", "T"}[rnd.IntN(5)]))
 	}
 }
 
