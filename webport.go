@@ -20,8 +20,6 @@ import (
 
 const (
 	webHeader      = 16 << 10         // bytes of a request's header
-	webStreams     = 32               // requests at once on a connection
-	webUnread      = 64 << 10         // bytes of a request that are held before they are read
 	webReadHeader  = 10 * time.Second // until a request's header is there
 	webRead        = 30 * time.Second // until a request is there
 	webWrite       = time.Minute      // until an answer is taken
@@ -103,7 +101,6 @@ func (w *WebPorts) open(s *webServer, config *tls.Config) bool {
 		Protocols: &protocols,
 		Handler:   w, TLSConfig: config, MaxHeaderBytes: webHeader,
 		ReadHeaderTimeout: webReadHeader, ReadTimeout: webRead, WriteTimeout: webWrite, IdleTimeout: webIdle,
-		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: webStreams, MaxReceiveBufferPerStream: webUnread, MaxReceiveBufferPerConnection: 4 * webUnread},
 		ErrorLog: slog.NewLogLogger(w.Log.Handler(), slog.LevelDebug),
 	}
 	return true
