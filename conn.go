@@ -165,8 +165,11 @@ func newConn(env *connEnv, raw net.Conn, id string, log *slog.Logger) *Conn {
 }
 
 // remoteAddr gives the peer's address, IPv4 never in its IPv6 form.
-func remoteAddr(c net.Conn) netip.Addr {
-	ap, err := netip.ParseAddrPort(c.RemoteAddr().String())
+func remoteAddr(c net.Conn) netip.Addr { return addrOf(c.RemoteAddr().String()) }
+
+// addrOf gives the address in one with a port; one that is none, such as that of a pipe, is unspecified.
+func addrOf(hostPort string) netip.Addr {
+	ap, err := netip.ParseAddrPort(hostPort)
 	if err != nil {
 		return netip.IPv4Unspecified()
 	}

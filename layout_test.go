@@ -74,7 +74,7 @@ const layout = `
 	doctor: resolver address tls dns dkim.DNSRecord verify received.ReceivedMail send queue.cleanText accounts.roundSize maildir.writeJSON maildir.readJSON protocols.Port protocols.isPermission protocols.isWindowsError
 
 	mdns: sorting address.isDomainLabel tls.addressOf protocols.Port
-	webport: tls conn.throttlePrefix verify.isNear protocols.Port protocols.listenTCP protocols.isInUse
+	webport: tls conn.throttlePrefix conn.sourceCounts conn.remoteAddr verify.isNear protocols.Port protocols.listenTCP protocols.isInUse
 	datadir (lock rights):
 	log:
 	service: maildir.renameFile maildir.removeFile datadir.letIn

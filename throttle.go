@@ -228,6 +228,48 @@ func remoteLimit(remote netip.Addr) int {
 	return throttleRemote
 }
 
+// sourceCounts counts what is going on by where it comes from, as throttlePrefix has it. Safe for concurrent use; the zero value is
+// ready.
+type sourceCounts struct {
+	mu  sync.Mutex
+	all int
+	of  map[netip.Addr]int
+}
+
+// enter counts one more, unless there are as many as may be from there, or in all; then leave is not called.
+func (c *sourceCounts) enter(remote netip.Addr, most, all int) bool {
+	remote = throttlePrefix(remote)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.of[remote] >= most || c.all >= all {
+		return false
+	}
+	if c.of == nil {
+		c.of = map[netip.Addr]int{}
+	}
+	c.of[remote]++
+	c.all++
+	return true
+}
+
+// leave counts one that is over.
+func (c *sourceCounts) leave(remote netip.Addr) {
+	remote = throttlePrefix(remote)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.all--
+	if c.of[remote]--; c.of[remote] == 0 {
+		delete(c.of, remote)
+	}
+}
+
+// now tells how many there are, from there and in all.
+func (c *sourceCounts) now(remote netip.Addr) (there, all int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.of[throttlePrefix(remote)], c.all
+}
+
 // throttlePrefix gives what counts as one address: an IPv6 customer has a /64.
 func throttlePrefix(a netip.Addr) netip.Addr {
 	a = a.Unmap().WithZone("")

@@ -81,8 +81,8 @@ type Web struct {
 	answered webAnswered
 	called   atomic.Pointer[string] // our name on the network at home, where that is not Host; nil: it is
 
-	logins  webLogins
-	oneTime sync.Mutex // held while a code is used: of two who come with it at once, one is late
+	logins  sourceCounts // that are checked now: the throttle counts those that have failed, and many may come at once
+	oneTime sync.Mutex   // held while a code is used: of two who come with it at once, one is late
 }
 
 // webAccess is who may use a route.

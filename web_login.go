@@ -3,13 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"math"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -80,7 +79,11 @@ func (q *webRequest) finishLogin(u *User, by, next string) error {
 
 // tryLogin is for the page what Conn.tryLogin is for the protocols; both ask one throttle.
 func (q *webRequest) tryLogin(name, guess string, check func() (Identity, error)) (Identity, error) {
-	if !q.logins.enter(q.remote) {
+	most := throttleRemote
+	if isNear(q.remote) {
+		most = throttleLoopback
+	}
+	if !q.logins.enter(q.remote, most, math.MaxInt) {
 		q.rejectLogin(name, errManyLogins)
 		return Identity{}, q.wrong("login.throttled", int(throttleBlock/time.Minute))
 	}
@@ -101,41 +104,6 @@ func (q *webRequest) tryLogin(name, guess string, check func() (Identity, error)
 
 // errManyLogins says that an address has logins checked already, as many as may fail.
 var errManyLogins = errors.New("too many logins at once")
-
-// webLogins counts the logins that are checked now, by throttlePrefix. The throttle does not count them before one has failed, and a
-// connection to the page may bring many at once. Safe for concurrent use; the zero value is ready.
-type webLogins struct {
-	mu  sync.Mutex
-	now map[netip.Addr]int
-}
-
-// enter counts one, unless there are as many as may fail; then leave is not called.
-func (l *webLogins) enter(remote netip.Addr) bool {
-	most := throttleRemote
-	if isNear(remote) {
-		most = throttleLoopback
-	}
-	remote = throttlePrefix(remote)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.now[remote] >= most {
-		return false
-	}
-	if l.now == nil {
-		l.now = map[netip.Addr]int{}
-	}
-	l.now[remote]++
-	return true
-}
-
-func (l *webLogins) leave(remote netip.Addr) {
-	remote = throttlePrefix(remote)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.now[remote]--; l.now[remote] == 0 {
-		delete(l.now, remote)
-	}
-}
 
 func (q *webRequest) rejectLogin(name string, err error) {
 	q.Log.Warn("rejected", "protocol", "web", "user", clip(name, 100), "remote", q.remote.String(), "reason", err.Error())

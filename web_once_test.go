@@ -247,7 +247,7 @@ func TestWebLoginsAtOnce(t *testing.T) {
 	if len(checks) > 0 || refused.Load() != 4*throttleRemote {
 		t.Errorf("%d more were looked at, %d refused", len(checks), refused.Load())
 	}
-	if len(w.logins.now) != 0 {
+	if len(w.logins.of) != 0 {
 		t.Error("they are still counted")
 	}
 }

@@ -298,13 +298,7 @@ func (q *webRequest) rightToken(token string) bool {
 }
 
 // remoteOfRequest gives the address that a request comes from, IPv4 never in its IPv6 form.
-func remoteOfRequest(r *http.Request) netip.Addr {
-	ap, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.IPv4Unspecified()
-	}
-	return ap.Addr().Unmap().WithZone("")
-}
+func remoteOfRequest(r *http.Request) netip.Addr { return addrOf(r.RemoteAddr) }
 
 // localPath gives a path of ours that a browser may be led to, "/" where it is none: no other host can be named by it.
 func localPath(path string) string {

@@ -29,14 +29,12 @@ type webGate struct {
 	plain bool
 	log   *slog.Logger
 
-	mu     sync.Mutex
-	all    int
-	counts map[netip.Addr]int // by throttlePrefix
-	told   time.Time
+	counts sourceCounts
+	told   time.Time // of Accept alone, which one goroutine calls
 }
 
 func newWebGate(l net.Listener, name string, plain bool, log *slog.Logger) *webGate {
-	return &webGate{Listener: l, name: name, plain: plain, log: log, counts: map[netip.Addr]int{}}
+	return &webGate{Listener: l, name: name, plain: plain, log: log}
 }
 
 // Accept gives the next connection that the caps allow.
@@ -46,9 +44,9 @@ func (g *webGate) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		remote := webSource(conn)
+		remote := remoteAddr(conn)
 		if g.enter(remote) {
-			return &webGated{Conn: conn, leave: func() { g.leave(remote) }}, nil
+			return &webGated{Conn: conn, leave: func() { g.counts.leave(remote) }}, nil
 		}
 		if g.plain {
 			_ = conn.SetWriteDeadline(time.Now().Add(webTellTime))
@@ -58,39 +56,21 @@ func (g *webGate) Accept() (net.Conn, error) {
 	}
 }
 
-// webSource is what connections are counted by.
-func webSource(conn net.Conn) netip.Addr {
-	ap, _ := netip.ParseAddrPort(conn.RemoteAddr().String())
-	return throttlePrefix(ap.Addr())
-}
-
 // enter counts a connection, unless it is one too many.
 func (g *webGate) enter(remote netip.Addr) bool {
 	most, all := webPerAddr, webConns
 	if isNear(remote) {
 		most, all = webPerLAN, webConns+webSpare
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.counts[remote] < most && g.all < all {
-		g.counts[remote]++
-		g.all++
+	if g.counts.enter(remote, most, all) {
 		return true
 	}
 	if now := time.Now(); now.Sub(g.told) >= webFullGap {
 		g.told = now
-		g.log.Warn("rejected", "protocol", g.name, "remote", remote.String(), "reason", "too many connections", "from_there", g.counts[remote], "in_all", g.all)
+		there, inAll := g.counts.now(remote)
+		g.log.Warn("rejected", "protocol", g.name, "remote", throttlePrefix(remote).String(), "reason", "too many connections", "from_there", there, "in_all", inAll)
 	}
 	return false
-}
-
-func (g *webGate) leave(remote netip.Addr) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.all--
-	if g.counts[remote]--; g.counts[remote] == 0 {
-		delete(g.counts, remote)
-	}
 }
 
 // webGated is a connection that is counted until it is closed.

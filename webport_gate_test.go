@@ -20,7 +20,7 @@ func TestWebGateCaps(t *testing.T) {
 	g := newWebGate(nil, "https", false, slog.New(slog.NewTextHandler(&log, nil)))
 	enter := func(address string, times int) (let int) {
 		for range times {
-			if g.enter(throttlePrefix(netip.MustParseAddr(address))) {
+			if g.enter(netip.MustParseAddr(address)) {
 				let++
 			}
 		}
@@ -35,8 +35,8 @@ func TestWebGateCaps(t *testing.T) {
 	for i := range 200 {
 		enter(fmt.Sprintf("198.51.100.%d", i), 10)
 	}
-	if g.all != webConns {
-		t.Errorf("all: %d", g.all)
+	if g.counts.all != webConns {
+		t.Errorf("all: %d", g.counts.all)
 	}
 	if n := enter("192.168.1.7", 1000); n != webSpare {
 		t.Errorf("the house: %d", n)
@@ -44,11 +44,11 @@ func TestWebGateCaps(t *testing.T) {
 	if n := strings.Count(log.String(), "too many connections"); n != 1 {
 		t.Errorf("%d lines in the log:\n%s", n, log.String())
 	}
-	far := throttlePrefix(netip.MustParseAddr("203.0.113.1"))
+	far := netip.MustParseAddr("203.0.113.1")
 	for range webPerAddr {
-		g.leave(far)
+		g.counts.leave(far)
 	}
-	if _, there := g.counts[far]; there {
+	if _, there := g.counts.of[far]; there {
 		t.Error("who has left is still counted")
 	}
 	if n := enter("203.0.113.1", 1); n != 0 { // the house fills what is beyond the cap
