@@ -134,6 +134,9 @@ func findCommand(all []command, args []string) (*command, []string) {
 	return found, args[words:]
 }
 
+// optional gives the argument of a command that takes one or none, "" for none.
+func (c *call) optional() string { return strings.Join(c.args, "") }
+
 // parse reads flags and arguments, which may stand in any order; after -- all
 // are arguments.
 func (c *call) parse(cmd *command, args []string) error {

@@ -53,7 +53,8 @@ type houseMetrics struct {
 
 // all gives them.
 func (h *houseMetrics) all() []*Metric {
-	return slices.Concat(h.machine(), h.traffic(), h.mail(), h.waiting(), h.store(), h.certificates(), h.filter())
+	totals := h.house.diary.Totals()
+	return slices.Concat(h.machine(), h.traffic(totals), mailMetrics(totals), h.waiting(), h.store(), h.certificates(), h.filter())
 }
 
 func (h *houseMetrics) machine() []*Metric {
@@ -76,7 +77,7 @@ func (h *houseMetrics) machine() []*Metric {
 }
 
 // traffic is connections, logins and sessions of each protocol.
-func (h *houseMetrics) traffic() []*Metric {
+func (h *houseMetrics) traffic(totals map[DiaryCount]uint64) []*Metric {
 	open := gauge("appliance_connections", "Connections that are open, by protocol.")
 	taken := counter("appliance_connections_total", "Connections that were served, by port.")
 	refused := counter("appliance_connections_refused_total", "Connections that were turned away because there were too many, by port.")
@@ -93,7 +94,7 @@ func (h *houseMetrics) traffic() []*Metric {
 	}
 	logins := counter("appliance_logins_total", "Logins, by protocol and result.")
 	sessions := gauge("appliance_sessions", "Sessions in which somebody is logged in, by protocol.")
-	count, totals := map[string]int{}, h.house.diary.Totals()
+	count := map[string]int{}
 	for _, s := range append(h.protocols.Sessions(""), h.page.Sessions("")...) {
 		count[s.Protocol]++
 	}
@@ -111,9 +112,8 @@ func sortSamples(m *Metric) {
 	sortFunc(m.Samples, func(a, b MetricSample) int { return slices.Compare(a.Labels, b.Labels) })
 }
 
-// mail is what has become of messages since the start.
-func (h *houseMetrics) mail() []*Metric {
-	totals := h.house.diary.Totals()
+// mailMetrics is what has become of messages since the start.
+func mailMetrics(totals map[DiaryCount]uint64) []*Metric {
 	of := func(kind DiaryKind) float64 { return float64(totals[DiaryCount{What: string(kind)}]) }
 	delivered := counter("appliance_messages_delivered_total", "Messages that were put into mailboxes, by mailbox that got them and result.").
 		add(of(DiaryDelivered), "result", "inbox").add(of("junk"), "result", "junk").add(of(DiaryCollected), "result", "collected")

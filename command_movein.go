@@ -73,11 +73,7 @@ func moveStop(ctx context.Context, c *call) error {
 }
 
 func moveStatus(ctx context.Context, c *call) error {
-	o := order{Do: "movein status"}
-	if len(c.args) == 1 {
-		o.Address = c.args[0]
-	}
-	a, err := c.order(ctx, o)
+	a, err := c.order(ctx, order{Do: "movein status", Address: c.optional()})
 	if err != nil {
 		return err
 	}

@@ -16,11 +16,7 @@ func sessionCommands() []command {
 }
 
 func sessionsList(ctx context.Context, c *call) error {
-	o := order{Do: "sessions list"}
-	if len(c.args) == 1 {
-		o.Address = c.args[0]
-	}
-	a, err := c.order(ctx, o)
+	a, err := c.order(ctx, order{Do: "sessions list", Address: c.optional()})
 	if err != nil {
 		return err
 	}

@@ -61,18 +61,10 @@ type moveWork struct {
 
 // NewMover gives a mover that does nothing before Run, but that moves can be begun with.
 func NewMover(cfg MoverConfig) *Mover {
-	if cfg.Now == nil {
-		cfg.Now = time.Now
-	}
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
-	}
-	if cfg.MaxSize == 0 {
-		cfg.MaxSize = DefaultMaxSize
-	}
-	return &Mover{cfg: cfg, slot: make(chan struct{}, movesAtOnce), works: map[string]*moveWork{},
-		collector: OpenCollector(CollectorConfig{Accounts: cfg.Accounts, Store: cfg.Store, Hostname: cfg.Hostname, MaxSize: cfg.MaxSize,
-			Dialer: cfg.Dialer, Log: cfg.Log, Now: cfg.Now})}
+	collector := OpenCollector(CollectorConfig{Accounts: cfg.Accounts, Store: cfg.Store, Hostname: cfg.Hostname, MaxSize: cfg.MaxSize,
+		Dialer: cfg.Dialer, Log: cfg.Log, Now: cfg.Now})
+	cfg.MaxSize, cfg.Log, cfg.Now = collector.cfg.MaxSize, collector.cfg.Log, collector.cfg.Now // with what stands for nothing
+	return &Mover{cfg: cfg, collector: collector, slot: make(chan struct{}, movesAtOnce), works: map[string]*moveWork{}}
 }
 
 // Run goes on with all moves until ctx ends.

@@ -137,12 +137,9 @@ func (m *Mover) save(job *MoveJob) error {
 	if kept.Password = job.Server.Password; job.State == MoveDone || job.State == MoveStopped {
 		kept.Password, job.Server.Password = "", ""
 	}
-	text, err := json.Marshal(&kept)
+	err := makeDirs(dir)
 	if err == nil {
-		err = makeDirs(dir)
-	}
-	if err == nil {
-		err = writeFileAtomic(filepath.Join(dir, moveJobFile), append(text, '\n'))
+		err = writeJSON(filepath.Join(dir, moveJobFile), &kept)
 	}
 	if err == nil && kept.Password == "" {
 		err = m.dropJournals(dir)

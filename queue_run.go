@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"container/heap"
 	"context"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -382,6 +383,12 @@ func (q *Queue) conclude(item *queueItem) {
 	q.tell(entry, done)
 }
 
+// logOf is the log about one recipient.
+func (q *Queue) logOf(item *queueItem, i int) *slog.Logger {
+	env := &item.Envelope
+	return q.cfg.Log.With("id", item.id, "account", cmp.Or(env.Account, env.Forward), "from", env.From, "to", env.Recipients[i].Address)
+}
+
 // note takes over one outcome, and gives what the sender is to be told of it. The lock is held.
 func (q *Queue) note(item *queueItem, i int, o *Outcome, now time.Time, stopped bool) []reportedRecipient {
 	st, to := &item.States[i], &item.Envelope.Recipients[i]
@@ -394,7 +401,7 @@ func (q *Queue) note(item *queueItem, i int, o *Outcome, now time.Time, stopped 
 	st.Tries++
 	st.Last, st.Code, st.Enhanced, st.Text, st.Remote = now.UTC(), o.Code, o.Enhanced, o.Text, o.Remote
 	st.State = o.State
-	log := q.cfg.Log.With("id", item.id, "account", cmp.Or(item.Envelope.Account, item.Envelope.Forward), "from", item.Envelope.From, "to", to.Address, "remote", o.Remote, "status", o.Enhanced, "reply", o.Text)
+	log := q.logOf(item, i).With("remote", o.Remote, "status", o.Enhanced, "reply", o.Text)
 	switch o.State {
 	case SendSent:
 		log.Info("sent", "here", o.Delivered)
@@ -594,8 +601,7 @@ func (q *Queue) fail(item *queueItem, i int, why string) reportedRecipient {
 		st.Text, st.Remote = d.reason, ""
 	}
 	st.Enhanced = "4.4.7" // RFC 3463 §3.5: delivery time expired
-	q.cfg.Log.Warn("bounced", "id", item.id, "account", cmp.Or(item.Envelope.Account, item.Envelope.Forward), "from", item.Envelope.From, "to", item.Envelope.Recipients[i].Address,
-		"status", st.Enhanced, "reply", strings.TrimSuffix(why+st.reason(), ": "))
+	q.logOf(item, i).Warn("bounced", "status", st.Enhanced, "reply", strings.TrimSuffix(why+st.reason(), ": "))
 	return reportedRecipient{index: i, action: actionFailed, expired: true, state: *st}
 }
 
